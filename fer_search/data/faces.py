@@ -1,0 +1,59 @@
+"""`Faces`: labelled grey face images as plain arrays. Knows nothing of files, splits or models."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# FER2013's own order, which is not the alphabetical one of image folders: always map emotions by name.
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+OFFICIAL_USAGES = ("Training", "PublicTest", "PrivateTest")
+# "Test" is PublicTest and PrivateTest merged, as in the popular folder copies that lost the official split.
+USAGES = (*OFFICIAL_USAGES, "Test")
+IMAGE_SIZE = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """N faces; arrays only, so that they travel through an object store without a copy."""
+
+    pixels: NDArray[np.uint8]  # (N, 48, 48)
+    labels: NDArray[np.int64]  # (N,), index into EMOTIONS
+    usage: NDArray[np.str_]  # (N,), each one of USAGES
+    names: NDArray[np.str_]  # (N,), leads back to the file or the csv row
+
+    def __post_init__(self) -> None:
+        num_faces = len(self.pixels)
+        assert self.pixels.shape == (num_faces, IMAGE_SIZE, IMAGE_SIZE), self.pixels.shape
+        assert self.pixels.dtype == np.uint8, self.pixels.dtype
+        assert self.labels.dtype == np.int64, self.labels.dtype
+        assert self.labels.shape == self.usage.shape == self.names.shape == (num_faces,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64] | NDArray[np.bool_]) -> Faces:
+        """Return the faces at `indices`, in their order, or those where a boolean mask holds."""
+        return Faces(self.pixels[indices], self.labels[indices], self.usage[indices], self.names[indices])
+
+    def where(self, usage: str) -> Faces:
+        """Return the faces of one usage, possibly none."""
+        return self.take(self.usage == usage)
+
+    @property
+    def has_official_split(self) -> bool:
+        """Whether PublicTest is known and told apart from PrivateTest."""
+        present = np.unique(self.usage)
+        return "PublicTest" in present and "Test" not in present
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that identify images, labels and usages, whatever their order, names and file form."""
+        tags = [f"{label} {usage}".encode() for label, usage in zip(self.labels, self.usage, strict=True)]
+        digests = sorted(
+            hashlib.blake2b(image.tobytes() + tag, digest_size=16).digest()
+            for image, tag in zip(self.pixels, tags, strict=True)
+        )
+        return hashlib.sha256(b"".join(digests)).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""One training run of one recipe: augmentation, network, SAM, OneCycle, evaluation. Knows no Ray, Optuna or MLflow."""

@@ -1,0 +1,41 @@
+"""Training state on disk: written whole or not at all, read strictly and without running code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_search.atomic import replacing
+from fer_search.errors import InvalidInput, problem
+
+FILE_NAME = "checkpoint.pt"
+
+
+def save_checkpoint(state: Mapping[str, Any], directory: Path) -> Path:
+    """Write `state` (tensors, numbers, strings, dicts, lists) into `directory` and return the file.
+
+    The file appears under its name only when all of it is on the disk, so that a kill in between leaves the one before.
+    """
+    path = directory / FILE_NAME
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+    return path
+
+
+def load_checkpoint(directory: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto the CPU; `weights_only` keeps a hostile file from running code.
+
+    Raises InvalidInput for a missing or damaged file.
+    """
+    path = directory / FILE_NAME
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InvalidInput(problem(path, "file", "must be a readable checkpoint", error.strerror)) from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InvalidInput(problem(path, "file", "must be a complete checkpoint", str(error))) from error
+    if not isinstance(state, dict):
+        raise InvalidInput(problem(path, "file", "must hold a training state", type(state).__name__))
+    return state

@@ -1,0 +1,77 @@
+"""A training that is carried to its end, on disk: it survives a kill and keeps the weights that validation chose."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fer_search.atomic import replacing
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import Journal
+from fer_search.recipe import Recipe
+from fer_search.training.checkpoint import FILE_NAME as CHECKPOINT
+from fer_search.training.model import build_model
+from fer_search.training.trainer import Diverged, Trainer
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The weights of a training that did best on the validation faces."""
+
+    epoch: int
+    kind: str  # raw, or ema for the averaged weights
+    val_accuracy: float
+
+
+def train_to_end(trainer: Trainer, directory: Path) -> Choice:
+    """Run all epochs that are left, from the checkpoint in `directory` if there is one.
+
+    Writes journal, checkpoint and the best weights so far there after every epoch. The order makes a kill at any moment
+    harmless: what is written before the checkpoint is written again, with the same content, by the epoch's repetition.
+    """
+    journal = Journal(directory / JOURNAL)
+    if (directory / CHECKPOINT).exists():
+        trainer.resume(directory)
+    journal.trial_started(0, trainer.recipe.model_dump())
+    choice = read_choice(directory)
+    try:
+        for report in trainer:
+            for kind, metric in (("raw", "val_accuracy"), ("ema", "val_accuracy_ema")):
+                accuracy = report.metrics.get(metric, -1.0)
+                if choice is None or accuracy > choice.val_accuracy:
+                    choice = Choice(trainer.epoch, kind, accuracy)
+                    _write_weights(trainer, choice, directory)
+            journal.epoch_ended(0, trainer.epoch, report.metrics)
+            report.save(directory)
+    except Diverged as error:
+        journal.trial_ended(0, "FAIL", str(error))
+        raise
+    journal.trial_ended(0, "COMPLETE")
+    assert choice is not None, "a recipe has at least one epoch"
+    return choice
+
+
+def read_choice(directory: Path) -> Choice | None:
+    """Return what is known of the weights in `directory`, or None if there are none yet."""
+    path = directory / WEIGHTS
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        return Choice(**json.loads(file.metadata()["choice"]))
+
+
+def load_model(recipe: Recipe, weights: Path) -> nn.Module:
+    """Build the recipe's network with the weights of a safetensors file, in evaluation mode on the CPU."""
+    model = build_model(recipe)
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def _write_weights(trainer: Trainer, choice: Choice, directory: Path) -> None:
+    with replacing(directory / WEIGHTS) as temporary:
+        save_file(trainer.weights(choice.kind), temporary, {"choice": json.dumps(asdict(choice))})

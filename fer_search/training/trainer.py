@@ -1,0 +1,220 @@
+"""A training run as a resumable iterator over its epochs: the reference loop, written to be read.
+
+Who drives the iterator decides what happens: plain training is a for loop, a search stops asking, a tracker passes the
+reports on. All randomness comes from (recipe.seed, epoch), so between two epochs there is no generator to store, and a
+resumed run continues bit for bit on a CPU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Generator, Tensor, nn
+
+from fer_search.data.faces import Faces
+from fer_search.errors import InvalidInput, problem
+from fer_search.recipe import Recipe
+from fer_search.training.augment import augment, smooth_labels
+from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
+from fer_search.training.metrics import epoch_metrics, predict_logits
+from fer_search.training.model import build_model
+from fer_search.training.optimization import build_optimizer, build_schedule
+from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+
+CHECKPOINT_FORMAT = 1
+COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
+"""What an epoch reports that is better when it is larger."""
+
+
+class Diverged(FloatingPointError):
+    """The loss of a step was not finite."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one finished epoch achieved; `save` stores the state after it, until the next report is asked for."""
+
+    metrics: dict[str, float]
+    trainer: "Trainer"
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint of this epoch into `directory`."""
+        save_checkpoint(self.trainer.state_dict(), directory)
+
+
+class Trainer:
+    """Trains the network of `recipe` on `fit` and measures it on `validation` after every epoch.
+
+    Iterating yields one EpochReport per epoch that is still to do. Reported are `train_loss` (of SAM's first pass),
+    `learning_rate`, `gradient_norm` (mean, of the applied gradients before clipping), `val_loss`, `val_accuracy`,
+    `val_macro_f1` (and the accuracy of the averaged weights, `val_accuracy_ema`), `images_per_second` and
+    `epoch_seconds`. Raises Diverged at the first step whose loss is not finite.
+    """
+
+    def __init__(self, recipe: Recipe, fit: Faces, validation: Faces, *, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.pixels, self.labels = _on_device(fit, device)
+        self.validation_pixels, self.validation_labels = _on_device(validation, device)
+        self.model = build_model(recipe).to(device, memory_format=torch.channels_last)
+        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay > 0 else None
+        self.optimizer = build_optimizer(self.model, recipe)
+        self.sam = SharpnessAwareMinimizer(self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive)
+        self.steps_per_epoch = math.ceil(len(fit) / (recipe.batch_size * recipe.accumulation))
+        self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
+        self.autocast = _autocast_of(recipe, device)
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[EpochReport]:
+        while self.epoch < self.recipe.epochs:
+            start = time.perf_counter()
+            metrics = self._train_epoch()
+            seconds = time.perf_counter() - start
+            self.epoch += 1
+            metrics |= self._validate()
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"{name} of epoch {self.epoch} is {value}")
+            metrics["images_per_second"] = len(self.labels) / seconds
+            metrics["epoch_seconds"] = time.perf_counter() - start
+            yield EpochReport(metrics, self)
+
+    def weights(self, kind: str) -> dict[str, Tensor]:
+        """Return a copy on the CPU of the `raw` or the averaged (`ema`) weights, ready for `build_model`."""
+        assert kind == "raw" or self.ema is not None, "a recipe with ema_decay 0 has no averaged weights"
+        module = self.ema.module if kind == "ema" and self.ema else self.model
+        return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next epoch depends on."""
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "recipe": self.recipe.model_dump(),
+            "num_fit_images": len(self.labels),
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`; raises InvalidInput when it belongs to another recipe or data set."""
+        mine = {"format": CHECKPOINT_FORMAT, "num_fit_images": len(self.labels), **self.recipe.model_dump()}
+        theirs = {key: state.get(key) for key in ("format", "num_fit_images")} | state.get("recipe", {})
+        differing = [key for key in mine if mine[key] != theirs.get(key)]
+        if differing:
+            raise InvalidInput(
+                [
+                    problem("checkpoint", key, f"must be {mine[key]!r}, as in this run", theirs.get(key))
+                    for key in differing
+                ]
+            )
+        self.model.load_state_dict(state["model"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch = state["epoch"]
+
+    def resume(self, directory: Path) -> None:
+        """Continue from the checkpoint in `directory`."""
+        self.load_state_dict(load_checkpoint(directory))
+
+    def _train_epoch(self) -> dict[str, float]:
+        self.model.train()
+        seeds = np.random.SeedSequence([self.recipe.seed, self.epoch]).generate_state(2, np.uint64)
+        generator = Generator(self.device).manual_seed(int(seeds[0] >> 1))
+        order = torch.randperm(len(self.labels), generator=generator, device=self.device)
+        losses = torch.zeros(self.steps_per_epoch, device=self.device)
+        norms = torch.zeros(self.steps_per_epoch, device=self.device)
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        for step, indices in enumerate(order.split(self.recipe.batch_size * self.recipe.accumulation)):
+            images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
+            targets = smooth_labels(targets, self.recipe.label_smoothing)
+            backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * self.recipe.accumulation)
+            losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip)
+            # Asking the CPU costs nothing; a GPU would have to wait, so it is asked once, at the end of the epoch.
+            if self.device.type == "cpu":
+                self._stop_at_divergence(losses[step : step + 1], step)
+            self.schedule.step()
+            if self.ema:
+                self.ema.update(self.model, step=self.epoch * self.steps_per_epoch + step + 1)
+        self._stop_at_divergence(losses, 0)
+        return {
+            "train_loss": float(losses.mean()),
+            "learning_rate": float(learning_rate),
+            "gradient_norm": float(norms.mean()),
+        }
+
+    def _backward(self, images: Tensor, targets: Tensor, dropout_seed: int, first_pass: bool) -> Tensor:
+        """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
+
+        The last batch of an epoch is cut evenly, since a micro-batch of one image has no batch statistics. Every forward
+        opens autocast anew: its cache of cast weights would hide SAM's perturbation from the second pass.
+        """
+        total = torch.zeros((), device=self.device)
+        chunks = math.ceil(len(images) / self.recipe.batch_size)
+        with nullcontext() if first_pass else frozen_batch_norm(self.model):
+            for chunk, (x, t) in enumerate(zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True)):
+                x = x.contiguous(memory_format=torch.channels_last)
+                with _seeded(dropout_seed + chunk, self.device), self.autocast():
+                    logits = self.model(x)
+                loss = nn.functional.cross_entropy(logits.float(), t, reduction="sum") / len(images)
+                loss.backward()
+                total += loss.detach()
+        return total
+
+    def _stop_at_divergence(self, losses: Tensor, first_step: int) -> None:
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            offset = int((~finite).nonzero()[0])
+            number = self.epoch * self.steps_per_epoch + first_step + offset + 1
+            raise Diverged(f"the loss of step {number} (epoch {self.epoch + 1}) is {float(losses[offset])}")
+
+    def _validate(self) -> dict[str, float]:
+        logits = predict_logits(self.model, self.validation_pixels)
+        metrics = {f"val_{name}": value for name, value in epoch_metrics(logits, self.validation_labels).items()}
+        if self.ema:
+            logits = predict_logits(self.ema.module, self.validation_pixels)
+            metrics["val_accuracy_ema"] = epoch_metrics(logits, self.validation_labels)["accuracy"]
+        return metrics
+
+
+def choose_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
+    """Return the precision that `recipe` means on `device`: `bf16` or `fp32`."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+def _autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    enabled = precision_of(recipe, device) == "bf16"
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _on_device(faces: Faces, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return pixels and labels as tensors; copied, since arrays out of Ray's object store are read-only."""
+    return torch.tensor(faces.pixels, device=device), torch.tensor(faces.labels, device=device)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw dropout from `seed` within, and leave the process's own random state as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

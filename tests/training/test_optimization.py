@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fer_search.errors import InvalidInput
+from fer_search.recipe import Recipe
+from fer_search.training.optimization import build_optimizer, build_schedule
+
+
+def rates(recipe, steps_per_epoch):
+    optimizer = build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), recipe)
+    schedule = build_schedule(optimizer, recipe, steps_per_epoch)
+    found = []
+    for _ in range(recipe.epochs * steps_per_epoch):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("pct_start", [0.1, 0.3, 0.7])
+def test_the_learning_rate_is_the_one_cycle_formula_at_every_step(pct_start):
+    recipe = Recipe().replace({"epochs": 5, "pct_start": pct_start})
+    total = 5 * 7
+    peak = pct_start * total - 1
+
+    def cosine(start, end, share):
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    for step, groups in enumerate(rates(recipe, 7)):
+        low = 0.01 / 2
+        expected = (
+            cosine(low, 0.01, step / peak)
+            if step <= peak
+            else cosine(0.01, low / 1e4, (step - peak) / (total - 1 - peak))
+        )
+        assert groups == pytest.approx([expected] * len(groups), rel=1e-9)
+
+
+def test_the_learning_rate_equals_torchs_own_schedule():
+    recipe = Recipe().replace({"epochs": 4, "max_lr": 0.2, "div_factor": 25.0, "final_div_factor": 100.0})
+    reference = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        reference, 0.2, epochs=4, steps_per_epoch=9, div_factor=25.0, final_div_factor=100.0
+    )
+    for groups in rates(recipe, 9):
+        assert groups == [reference.param_groups[0]["lr"]] * len(groups)
+        reference.step()
+        schedule.step()
+
+
+def test_momentum_stays_what_the_recipe_says():
+    optimizer = build_optimizer(nn.Linear(2, 2), Recipe().replace({"optimizer": "adamw", "momentum": 0.8}))
+    schedule = build_schedule(optimizer, Recipe().replace({"epochs": 3}), 5)
+    for _ in range(7):
+        optimizer.step()
+        schedule.step()
+    assert all(group["betas"] == (0.8, 0.999) for group in optimizer.param_groups)
+
+
+def test_norms_and_biases_get_no_weight_decay():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    optimizer = build_optimizer(model, Recipe().replace({"weight_decay": 0.1}))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.1 if p.ndim == 2 else 0.0 for p in model.parameters()}
+
+
+def test_a_rising_part_of_less_than_two_steps_is_refused_before_torch_divides_by_zero():
+    recipe = Recipe().replace({"epochs": 1, "pct_start": 0.1})
+    with pytest.raises(InvalidInput, match=r"pct_start: must cover more than one of the run's 10 optimizer steps"):
+        build_schedule(build_optimizer(nn.Linear(1, 1), recipe), recipe, 10)

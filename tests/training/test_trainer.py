@@ -1,0 +1,199 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fer_search.errors import InvalidInput
+from fer_search.training import trainer as trainer_module
+from fer_search.training.augment import augment
+from fer_search.training.trainer import Diverged, Trainer
+
+CPU = torch.device("cpu")
+TIMES = ("images_per_second", "epoch_seconds")
+
+
+def curve(trainer):
+    return [{k: v for k, v in report.metrics.items() if k not in TIMES} for report in trainer]
+
+
+def plain(small, **changes):
+    """A recipe without any randomness between images and weights."""
+    off = {
+        "dropout": 0.0, "drop_path": 0.0, "flip_probability": 0.0, "shift_pixels": 0, "randaugment_magnitude": 0.0,
+        "mixup_alpha": 0.0, "cutmix_alpha": 0.0,
+    }  # fmt: skip
+    return small.replace({**off, **changes})
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(small, fit, validation, tmp_path):
+    recipe = small.replace({"epochs": 4})
+    whole = Trainer(recipe, fit, validation, device=CPU)
+    expected = curve(whole)
+
+    first = Trainer(recipe, fit, validation, device=CPU)
+    for report in itertools.islice(first, 2):
+        report.save(tmp_path)
+    torch.manual_seed(123)  # what a new process has drawn before must not matter
+    torch.rand(7)
+    second = Trainer(recipe, fit, validation, device=CPU)
+    second.resume(tmp_path)
+    assert curve(second) == expected[2:]
+    for ours, theirs in ((second.model, whole.model), (second.ema.module, whole.ema.module)):
+        state = theirs.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+
+
+def test_a_training_does_not_touch_the_process_wide_random_state(small, fit, validation):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    curve(Trainer(small.replace({"epochs": 1}), fit, validation, device=CPU))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_seed_alone_decides_the_curve(small, fit, validation):
+    assert curve(Trainer(small, fit, validation, device=CPU)) == curve(Trainer(small, fit, validation, device=CPU))
+    other = curve(Trainer(small.replace({"seed": 1}), fit, validation, device=CPU))
+    assert other != curve(Trainer(small, fit, validation, device=CPU))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_accumulating_2_x_32_equals_1_x_64_without_batch_norm(small, fit, validation, rho):
+    settings = {"backbone": "test_efficientnet_ln", "dropout": 0.0, "drop_path": 0.0, "sam_rho": rho, "epochs": 2}
+    trainers = [
+        Trainer(small.replace({**settings, **shape}), fit, validation, device=CPU)
+        for shape in ({"batch_size": 32, "accumulation": 2}, {"batch_size": 64, "accumulation": 1})
+    ]
+    curves = [curve(trainer)[0] for trainer in trainers]
+    assert curves[0]["train_loss"] == pytest.approx(curves[1]["train_loss"], rel=1e-5)
+    for a, b in zip(*(trainer.model.parameters() for trainer in trainers), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_one_epoch_equals_a_loop_written_by_hand(small, fit, validation):
+    """SGD, SAM, label smoothing, clipping and OneCycle, each step spelled out with torch's own parts."""
+    recipe = plain(small, epochs=2, sam_rho=0.1, grad_clip=0.5, ema_decay=0.0, batch_size=32, accumulation=1)
+    trainer = Trainer(recipe, fit, validation, device=CPU)
+    model = Trainer(recipe, fit, validation, device=CPU).model.train()
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        ],
+        lr=1.0, momentum=0.9, nesterov=True,
+    )  # fmt: skip
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.01, total_steps=2 * 4, div_factor=2.0, final_div_factor=1e4, cycle_momentum=False
+    )
+    seeds = np.random.SeedSequence([0, 0]).generate_state(2, np.uint64)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(int(seeds[0] >> 1)))
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    losses = []
+    for batch in (order[:32], order[32:64], order[64:96], order[96:]):
+        x = torch.tensor(fit.pixels)[batch].unsqueeze(1) / 255
+        y = torch.tensor(fit.labels)[batch]
+        loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
+        losses.append(float(loss.detach()))
+        loss.backward()
+        stored = [p.detach().clone() for p in model.parameters()]
+        statistics = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 0.1 * p.grad / (norm + 1e-12)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y, label_smoothing=0.1).backward()
+        with torch.no_grad():
+            for p, value in zip(model.parameters(), stored, strict=True):
+                p.copy_(value)
+            for m, (mean, variance) in zip(norms, statistics, strict=True):
+                m.running_mean.copy_(mean)
+                m.running_var.copy_(variance)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    report = next(iter(trainer))
+    assert report.metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    state = model.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, state[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_dropout_draws_the_same_units_in_both_passes_of_sam(small, fit, validation):
+    seen = []
+    trainer = Trainer(small.replace({"dropout": 0.5, "epochs": 1}), fit, validation, device=CPU)
+    images, targets = augment(trainer.pixels[:32], trainer.labels[:32], trainer.recipe, torch.Generator())
+    trainer.model.backbone.global_pool.register_forward_hook(lambda *_: seen.append(torch.rand(4)))
+    trainer._backward(images, targets, 7, True)
+    trainer._backward(images, targets, 7, False)
+    first, second = seen[:2], seen[2:]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_under_autocast_the_second_pass_of_sam_sees_the_perturbed_weights(small, fit, validation):
+    losses = []
+    trainer = Trainer(plain(small, precision="bf16", sam_rho=0.5), fit, validation, device=CPU)
+    original = trainer._backward
+    trainer._backward = lambda *arguments: losses.append(original(*arguments)) or losses[-1]
+    next(iter(trainer))
+    assert all(float(second) > float(first) for first, second in zip(losses[::2], losses[1::2], strict=True))
+
+
+def test_batch_norm_statistics_move_once_per_micro_batch(small, fit, validation):
+    trainer = Trainer(plain(small, batch_size=25, accumulation=2, sam_rho=0.1), fit, validation, device=CPU)
+    next(iter(trainer))
+    counts = {int(v) for k, v in trainer.model.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counts == {4}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_that_step_with_its_number(small, fit, validation, monkeypatch):
+    calls = itertools.count(1)
+
+    def spoiled(pixels, labels, recipe, generator):
+        images, targets = augment(pixels, labels, recipe, generator)
+        return (images * float("nan") if next(calls) == 3 else images), targets
+
+    monkeypatch.setattr(trainer_module, "augment", spoiled)
+    with pytest.raises(Diverged, match=r"the loss of step 3 \(epoch 1\) is nan"):
+        curve(Trainer(small, fit, validation, device=CPU))
+
+
+def test_a_checkpoint_refuses_another_recipe_and_names_what_differs(small, fit, validation, tmp_path):
+    trainer = Trainer(small, fit, validation, device=CPU)
+    next(iter(trainer)).save(tmp_path)
+    other = Trainer(small.replace({"max_lr": 0.5}), fit, validation, device=CPU)
+    with pytest.raises(InvalidInput, match=r"max_lr: must be 0.5, as in this run, got 0.01"):
+        other.resume(tmp_path)
+
+
+def test_averaged_weights_equal_the_running_average_computed_by_hand(small, fit, validation):
+    trainer = Trainer(
+        plain(small, sam_rho=0.0, ema_decay=0.5, batch_size=50, accumulation=1), fit, validation, device=CPU
+    )
+    name = "backbone.classifier.weight"
+    average = None
+    original = trainer.ema.update
+
+    def update(model, step):
+        nonlocal average
+        # timm's warm-up: the first step copies, later ones keep 1 - (step)^(-2/3), at most ema_decay
+        decay = 0.0 if step <= 1 else min(0.5, 1 - step ** (-2 / 3))
+        value = model.state_dict()[name].clone()
+        average = value if average is None else average * decay + value * (1 - decay)
+        original(model, step=step)
+
+    trainer.ema.update = update
+    curve(trainer)
+    torch.testing.assert_close(trainer.ema.module.state_dict()[name], average)
+
+
+def test_every_parameter_gets_a_gradient_and_is_trained(small, fit, validation):
+    trainer = Trainer(small.replace({"epochs": 1, "drop_path": 0.0}), fit, validation, device=CPU)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    next(iter(trainer))
+    assert [name for name, p in trainer.model.named_parameters() if torch.equal(p, before[name])] == []

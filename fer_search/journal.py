@@ -1,0 +1,108 @@
+"""The record of a search or a training: an append-only file of what happened, one JSON object a line.
+
+The writer only appends; whoever wants to know (tracking, the screen, `compare`) reads the file, from any process, and so
+can neither slow nor stop it. Timestamps are made once, here, which makes replaying the file safe.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "journal.jsonl"
+Event = dict[str, Any]
+
+
+@dataclass
+class TrialRecord:
+    """What is known of one trial; `epochs[n]` holds the metrics of epoch n + 1."""
+
+    number: int
+    parameters: dict[str, Any]
+    started: float
+    state: str = "RUNNING"  # then COMPLETE, PRUNED or FAIL, as in Optuna
+    message: str = ""
+    ended: float | None = None
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def last(self, metric: str) -> float | None:
+        """Return the metric's last value, or None before the first epoch."""
+        return self.epochs[-1].get(metric) if self.epochs else None
+
+
+class Journal:
+    """Appends events to a file and knows which ones are in it, so that a resumed search repeats none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials = {record.number: record for record in read_journal(path)}
+        if path.exists():
+            _cut_partial_line(path)
+
+    def trial_started(self, number: int, parameters: Mapping[str, Any]) -> None:
+        """Record a trial, unless it is there with these parameters; other parameters replace it."""
+        known = self.trials.get(number)
+        if known is None or known.parameters != parameters:
+            self._append({"event": "trial_started", "trial": number, "parameters": dict(parameters)})
+
+    def epoch_ended(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record an epoch, unless a run before an interruption did so."""
+        if len(self.trials[number].epochs) < epoch:
+            self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
+
+    def trial_ended(self, number: int, state: str, message: str = "") -> None:
+        """Record how a trial ended: COMPLETE, PRUNED or FAIL."""
+        if self.trials[number].state == "RUNNING":
+            self._append({"event": "trial_ended", "trial": number, "state": state, "message": message})
+
+    def _append(self, event: Event) -> None:
+        event["time"] = time.time()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        apply_event(self.trials, event)
+
+
+def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
+    """Bring the records up to date with one event."""
+    number = event["trial"]
+    match event["event"]:
+        case "trial_started":
+            trials[number] = TrialRecord(number, event["parameters"], event["time"])
+        case "epoch_ended":
+            trials[number].epochs.append(event["metrics"])
+        case "trial_ended":
+            record = trials[number]
+            record.state, record.message, record.ended = event["state"], event["message"], event["time"]
+
+
+def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
+    """Yield each complete event from a byte offset on, with the offset behind it; a line still being written waits."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield json.loads(line), offset
+
+
+def read_journal(path: Path) -> list[TrialRecord]:
+    """Return the trials of a journal by number."""
+    trials: dict[int, TrialRecord] = {}
+    for event, _ in read_events(path):
+        apply_event(trials, event)
+    return [trials[number] for number in sorted(trials)]
+
+
+def _cut_partial_line(path: Path) -> None:
+    """Remove what a killed process had begun to write."""
+    complete = 0
+    for _, end in read_events(path):
+        complete = end
+    with path.open("r+b") as file:
+        file.truncate(complete)

@@ -1,0 +1,149 @@
+"""Build and run the Tuner: searcher, scheduler, resources, failures, resume."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from fer_search.errors import InvalidInput, problem
+from fer_search.search.callback import JournalCallback
+from fer_search.journal import FILE_NAME
+from fer_search.search.objective import Objective, ObjectiveTrainable
+from fer_search.search.scheduler import SuccessiveHalving
+from fer_search.search.searcher import OptunaSearcher
+from fer_search.search.space import Space
+
+RAY_DIRECTORY = "ray"
+MAX_FAILURES = 2
+REACH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial occupies, and how many trials run at once at the most (0: as many as fit)."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    max_concurrent: int = 0
+
+
+def run_search(
+    objective: Objective,
+    space: Space,
+    directory: Path,
+    *,
+    resources: Resources,
+    address: str | None = None,
+    resume: bool = False,
+) -> None:
+    """Search `space` for the parameters with which `objective` reports the largest metric; return when it is done.
+
+    What happens is written to `directory`/journal.jsonl as it happens. Without `address` an embedded Ray is started and
+    stopped again; on a cluster, `directory` must be one that every node reaches. With `resume` the search in
+    `directory` goes on where it was. Raises InvalidInput if no node can run a trial.
+    """
+    with _connected(address):
+        check_resources(resources)
+        trainable = tune.with_resources(
+            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=space.metric, horizon=space.horizon),
+            {"cpu": resources.cpus, "gpu": resources.gpus},
+        )
+        if resume and tune.Tuner.can_restore(directory / RAY_DIRECTORY):
+            tuner = tune.Tuner.restore(str(directory / RAY_DIRECTORY), trainable, resume_unfinished=True)
+        else:
+            tuner = _new_tuner(trainable, space, directory, resources)
+        tuner.fit()
+
+
+def check_resources(resources: Resources) -> None:
+    """Raise InvalidInput if no node of the connected cluster has what one trial asks for; Ray would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {"CPU": float(resources.cpus), "GPU": resources.gpus}
+    if any(all(node.get(kind, 0.0) >= amount for kind, amount in asked.items()) for node in nodes):
+        return
+    most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in asked}
+    problems = [
+        problem(
+            "resources", f"{kind.lower()}s per trial", f"must be at most {most[kind]:g}, the most of any node", amount
+        )
+        for kind, amount in asked.items()
+        if amount > most[kind]
+    ]
+    raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
+
+
+def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resources) -> tune.Tuner:
+    searcher = OptunaSearcher(space)
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=SuccessiveHalving(searcher),
+            num_samples=space.num_trials,
+            max_concurrent_trials=resources.max_concurrent or None,
+            reuse_actors=True,
+            trial_dirname_creator=_trial_name,
+            trial_name_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=RAY_DIRECTORY,
+            storage_path=str(directory.resolve()),
+            # Keeping one checkpoint makes Tune save the experiment's state with each, so that a kill loses no epoch.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[JournalCallback(directory.resolve() / FILE_NAME, horizon=space.horizon)],
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial_{trial.config['trial']:05d}"
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connect to the cluster at `address`, or start an embedded Ray; a connection that was there before is used."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        yield
+        return
+    if address:
+        _check_reachable(address)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        rule = f"must be the address of a running Ray cluster ({str(error).splitlines()[0]})"
+        raise InvalidInput(problem("command line", "address", rule, address)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise InvalidInput if nothing listens at `host:port`; Ray itself would try for minutes and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address != "auto":
+            raise InvalidInput(problem("command line", "address", "must be host:port, ray://host:port or auto", address))
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        rule = f"must be the address of a running Ray cluster ({error})"
+        raise InvalidInput(problem("command line", "address", rule, address)) from error

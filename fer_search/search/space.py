@@ -1,0 +1,236 @@
+"""Read a search space file and check all of it before anything starts.
+
+The file is TOML: `[search]` says how to search, `[base]` fixes parameters, `[space.<parameter>]` gives a domain. The
+parameters' names, types and bounds are not known here: the caller passes its defaults and a check, and a domain is valid
+if each of its ends builds a valid parameter set together with `[base]`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from fer_search.errors import InvalidInput, nearest_name, problem
+
+Check = Callable[[Mapping[str, Any]], list[str]]
+"""Returns `<key>: <rule>, got <value>` for everything wrong with a complete parameter set."""
+
+SEARCH_DEFAULTS: dict[str, Any] = {
+    "resource": "epochs", "metric": "val_accuracy", "num_trials": 50, "eta": 3, "first_rung": 0, "seed": 0,
+}  # fmt: skip
+SEARCH_MINIMA = {"num_trials": 1, "eta": 2, "first_rung": 1, "seed": 0}
+DOMAIN_KEYS = ("low", "high", "log", "step", "choices", "default")
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked search space; `parameters` holds the complete default parameter set with `[base]` applied."""
+
+    parameters: dict[str, Any]
+    domains: dict[str, BaseDistribution]
+    first_point: dict[str, Any]
+    resource: str
+    metric: str
+    num_trials: int
+    eta: int
+    first_rung: int
+    seed: int
+
+    @property
+    def horizon(self) -> int:
+        """The resource at which a trial is complete."""
+        return int(self.parameters[self.resource])
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The resources at which weak trials are stopped: from `first_rung`, each `eta` times the one before."""
+        count = 0 if self.first_rung >= self.horizon else math.ceil(math.log(self.horizon / self.first_rung, self.eta))
+        levels = (self.first_rung * self.eta**k for k in range(count + 1))
+        return tuple(level for level in levels if level < self.horizon)
+
+
+def read_space(
+    table: Mapping[str, Any], *, source: Path, defaults: Mapping[str, Any], check: Check, metrics: Iterable[str]
+) -> Space:
+    """Check the parsed TOML `table` of the file `source`; raises InvalidInput with all problems of the file.
+
+    `defaults` is the complete default parameter set; `metrics` are the names that an epoch reports.
+    """
+    reader = _Reader(source, defaults, check)
+    space = reader.read(table, set(metrics))
+    if reader.problems:
+        raise InvalidInput(reader.problems)
+    assert space is not None
+    return space
+
+
+class _Reader:
+    """Collects the problems of one file while it is read."""
+
+    def __init__(self, source: Path, defaults: Mapping[str, Any], check: Check) -> None:
+        self.source, self.defaults, self.check = source, defaults, check
+        self.problems: list[str] = []
+
+    def read(self, table: Mapping[str, Any], metrics: set[str]) -> Space | None:
+        for key in table:
+            if key not in ("search", "base", "space"):
+                self._add(
+                    key,
+                    f"must be one of the tables search, base, space{nearest_name(key, ('search', 'base', 'space'))}",
+                    table[key],
+                )
+        search, base, domains = (self._table(table, key) for key in ("search", "base", "space"))
+        settings = self._search(search, metrics)
+        resource = settings["resource"]
+        parameters = {**self.defaults, **base}
+        self.problems += [f"{self.source}: base.{line}" for line in self.check(parameters)]
+        if not domains:
+            self._add("space", "must name at least one parameter to search", domains)
+        if resource in domains:
+            self._add(
+                f"space.{resource}",
+                "must not be searched, since it is the resource that trials are compared at",
+                domains[resource],
+            )
+        elif not _is_int(parameters.get(resource)):
+            self._add("search.resource", "must name a whole-number parameter", resource)
+        for key in sorted(base.keys() & domains.keys()):
+            self._add(f"base.{key}", "must not be fixed here and searched in [space] at once", base[key])
+        if self.problems:
+            # A domain is judged by building parameter sets from it, which needs a sound base.
+            parameters = {**self.defaults, **{k: v for k, v in base.items() if k in self.defaults}}
+        found = {key: self._domain(key, domain, parameters) for key, domain in domains.items()}
+        if self.problems:
+            return None
+        distributions = {key: distribution for key, (distribution, _) in found.items()}
+        first_point = {key: default for key, (_, default) in found.items()}
+        horizon = int(parameters[resource])
+        first_rung = settings["first_rung"] or max(1, math.ceil(horizon / 3))
+        return Space(
+            parameters=parameters,
+            domains=distributions,
+            first_point=first_point,
+            **{**settings, "first_rung": first_rung},
+        )
+
+    def _search(self, search: Mapping[str, Any], metrics: set[str]) -> dict[str, Any]:
+        settings = dict(SEARCH_DEFAULTS)
+        for key, value in search.items():
+            if key not in SEARCH_DEFAULTS:
+                self._add(
+                    f"search.{key}", f"must be a setting of the search{nearest_name(key, SEARCH_DEFAULTS)}", value
+                )
+            elif key in SEARCH_MINIMA and not (_is_int(value) and value >= SEARCH_MINIMA[key]):
+                self._add(f"search.{key}", f"must be a whole number from {SEARCH_MINIMA[key]}", value)
+            elif key == "resource" and value not in self.defaults:
+                self._add("search.resource", f"must name a parameter{nearest_name(str(value), self.defaults)}", value)
+            elif key == "metric" and value not in metrics:
+                self._add("search.metric", f"must be one of {', '.join(sorted(metrics))}", value)
+            else:
+                settings[key] = value
+        return settings
+
+    def _domain(self, key: str, domain: Any, parameters: Mapping[str, Any]) -> tuple[BaseDistribution | None, Any]:
+        """Return the distribution of one parameter and the value of the first trial, or (None, None) after a problem."""
+        name = f"space.{key}"
+        before = len(self.problems)
+        if key not in self.defaults:
+            self._add(name, f"must be a parameter{nearest_name(key, self.defaults)}", domain)
+        elif not isinstance(domain, Mapping):
+            self._add(name, "must be a table with low and high, or with choices", domain)
+        else:
+            for unknown in domain.keys() - set(DOMAIN_KEYS):
+                self._add(
+                    f"{name}.{unknown}",
+                    f"must be one of {', '.join(DOMAIN_KEYS)}{nearest_name(unknown, DOMAIN_KEYS)}",
+                    domain[unknown],
+                )
+        if len(self.problems) > before:
+            return None, None
+        distribution = self._choices(name, domain) if "choices" in domain else self._range(name, key, domain)
+        if distribution is None:
+            return None, None
+        ends = (
+            distribution.choices
+            if isinstance(distribution, CategoricalDistribution)
+            else (distribution.low, distribution.high)
+        )  # type: ignore[attr-defined]
+        for end in ends:
+            self.problems += [
+                f"{self.source}: {name}: at {end!r}: {line}" for line in self.check({**parameters, key: end})
+            ]
+        default = domain.get("default", self.defaults[key])
+        # The first trial answers whether the search beat the settings that one came with, so it must lie in the space.
+        if not distribution._contains(
+            distribution.to_internal_repr(default)
+            if default in ends or not isinstance(distribution, CategoricalDistribution)
+            else -1
+        ):
+            self._add(name, "must contain the default, or name another one as `default`", default)
+        return distribution, default
+
+    def _choices(self, name: str, domain: Mapping[str, Any]) -> BaseDistribution | None:
+        choices = domain["choices"]
+        if set(domain) - {"choices", "default"}:
+            self._add(name, "must have either choices or low and high", dict(domain))
+        elif (
+            not isinstance(choices, list)
+            or len(set(map(repr, choices))) < 2
+            or len(set(map(repr, choices))) < len(choices)
+        ):
+            self._add(f"{name}.choices", "must be a list of at least two different values", choices)
+        elif not all(isinstance(choice, str | bool | int | float) for choice in choices):
+            self._add(f"{name}.choices", "must hold strings, booleans or numbers", choices)
+        else:
+            return CategoricalDistribution(choices)
+        return None
+
+    def _range(self, name: str, key: str, domain: Mapping[str, Any]) -> BaseDistribution | None:
+        low, high, log, step = (domain.get(part) for part in ("low", "high", "log", "step"))
+        whole = _is_int(self.defaults[key])
+        before = len(self.problems)
+        if isinstance(self.defaults[key], bool | str):
+            self._add(name, "must have choices, since the parameter is not a number", dict(domain))
+            return None
+        for part, value in (("low", low), ("high", high), *([("step", step)] if step is not None else [])):
+            if not (_is_int(value) if whole else _is_number(value)):
+                self._add(f"{name}.{part}", f"must be a {'whole' if whole else 'finite'} number", value)
+        if not isinstance(log, bool | None):
+            self._add(f"{name}.log", "must be true or false", log)
+        if len(self.problems) > before:
+            return None
+        assert low is not None and high is not None
+        if not low < high:
+            self._add(f"{name}.high", f"must be above low = {low!r}", high)
+        elif log and low <= 0:
+            self._add(f"{name}.low", "must be above 0 on a log scale", low)
+        elif log and step is not None:
+            self._add(f"{name}.step", "must not be given on a log scale", step)
+        elif step is not None and not 0 < step <= high - low:
+            self._add(f"{name}.step", f"must be above 0 and at most high - low = {high - low!r}", step)
+        elif whole:
+            return IntDistribution(low, high, log=bool(log), step=step or 1)
+        else:
+            return FloatDistribution(float(low), float(high), log=bool(log), step=None if step is None else float(step))
+        return None
+
+    def _table(self, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        value = table.get(key, {})
+        if isinstance(value, Mapping):
+            return value
+        self._add(key, "must be a table", value)
+        return {}
+
+    def _add(self, key: str, rule: str, value: object) -> None:
+        self.problems.append(problem(self.source, key, rule, value))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,120 @@
+"""Whole searches on the toy objective with a real embedded Ray."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from toy import ToyObjective, toy_space
+
+from fer_search.errors import InvalidInput
+from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.search.run import Resources, run_search
+from fer_search.search.select import leaderboard, select_winner
+
+TOY = Path(__file__).with_name("toy.py")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("search")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        run_search(ToyObjective(), toy_space(16), directory, resources=Resources())
+    finally:
+        ray.shutdown()
+    return directory
+
+
+def test_every_trial_ends_in_the_state_that_its_curve_says(finished):
+    trials = read_journal(finished / FILE_NAME)
+    assert [trial.number for trial in trials] == list(range(16))
+    for trial in trials:
+        x = trial.parameters["x"]
+        if x > 8 or x < -9:
+            assert (trial.state, len(trial.epochs)) == ("FAIL", 1)
+            assert trial.message.startswith("diverged: ")
+        else:
+            assert trial.state == ("COMPLETE" if len(trial.epochs) == 9 else "PRUNED")
+    assert {trial.state for trial in trials} >= {"COMPLETE", "PRUNED"}
+    assert all(len(trial.epochs) == 3 for trial in trials if trial.state == "PRUNED")
+
+
+def test_the_journal_holds_every_epoch_once_and_in_order(finished):
+    events = [event for event, _ in read_events(finished / FILE_NAME)]
+    for trial in read_journal(finished / FILE_NAME):
+        epochs = [e["epoch"] for e in events if e["event"] == "epoch_ended" and e["trial"] == trial.number]
+        assert epochs == list(range(1, len(trial.epochs) + 1))
+
+
+def test_the_winner_is_the_best_of_those_that_reached_the_horizon(finished):
+    trials = read_journal(finished / FILE_NAME)
+    complete = [trial for trial in trials if trial.state == "COMPLETE"]
+    winner = select_winner(trials, metric="score")
+    assert abs(winner.parameters["x"] - 2) == min(abs(trial.parameters["x"] - 2) for trial in complete)
+    ranks = [trial.state for trial in leaderboard(trials, metric="score")]
+    assert ranks == sorted(ranks, key=["COMPLETE", "PRUNED", "FAIL"].index)
+
+
+def test_the_first_trial_is_the_default(finished):
+    assert read_journal(finished / FILE_NAME)[0].parameters == {"epochs": 9, "x": 5.0}
+
+
+def test_asking_for_more_than_any_node_has_is_refused_at_once(tmp_path):
+    with pytest.raises(InvalidInput) as error:
+        run_search(ToyObjective(), toy_space(2), tmp_path, resources=Resources(cpus=10_000, gpus=64))
+    assert [line.split(",")[0] for line in error.value.problems] == [
+        f"resources: cpus per trial: must be at most {ray_cpus()}",
+        "resources: gpus per trial: must be at most 0",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def ray_cpus():
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [("127.0.0.1:9", "must be the address of a running Ray cluster"), ("nowhere", "must be host:port")],
+)
+def test_an_address_where_no_cluster_answers_is_a_clear_error(tmp_path, address, rule):
+    with pytest.raises(InvalidInput, match=rule):
+        run_search(ToyObjective(), toy_space(2), tmp_path, resources=Resources(), address=address)
+
+
+def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    """kill -9 of the driver in mid-search: suggestions, curves, stops and winner equal the uninterrupted search's."""
+    num_trials = 8
+    command = [sys.executable, str(TOY), str(tmp_path / "killed"), str(num_trials)]
+    journal = tmp_path / "killed" / FILE_NAME
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_epochs(journal, 14, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = [event for event, _ in read_events(journal)]
+    assert sum(event["event"] == "trial_ended" for event in before) < num_trials
+    subprocess.run([*command, "resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    subprocess.run(
+        [sys.executable, str(TOY), str(tmp_path / "whole"), str(num_trials)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180,
+    )  # fmt: skip
+
+    def story(directory):
+        return [(t.number, t.parameters, t.state, t.epochs) for t in read_journal(directory / FILE_NAME)]
+
+    assert story(tmp_path / "killed") == story(tmp_path / "whole")
+    assert [event for event, _ in read_events(journal)][: len(before)] == before
+
+
+def wait_for_epochs(journal, count, process):
+    deadline = time.monotonic() + 120
+    while sum(event["event"] == "epoch_ended" for event, _ in read_events(journal)) < count:
+        assert process.poll() is None, "the search ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,66 @@
+"""A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
+
+    python toy.py DIRECTORY NUM_TRIALS [resume]
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_search.search.run import Resources, run_search
+from fer_search.search.space import Space, read_space
+
+HORIZON = 9
+
+
+@dataclass(frozen=True)
+class ToyReport:
+    metrics: dict[str, float]
+    epoch: int
+
+    def save(self, directory: Path) -> None:
+        (directory / "state.json").write_text(json.dumps(self.epoch))
+
+
+@dataclass(frozen=True)
+class ToyObjective:
+    """A curve that rises to 1 - (x - 2)^2 / 100; x above 8 diverges, x below -9 gives NaN, at the second epoch."""
+
+    seconds: float = 0.0
+
+    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[ToyReport]:
+        first = json.loads((resume_from / "state.json").read_text()) + 1 if resume_from else 1
+        for epoch in range(first, parameters["epochs"] + 1):
+            time.sleep(self.seconds)
+            score = (1 - (parameters["x"] - 2) ** 2 / 100) * (1 - 0.5**epoch)
+            if epoch == 2 and parameters["x"] > 8:
+                raise FloatingPointError("x is too large")
+            if epoch == 2 and parameters["x"] < -9:
+                score = math.nan
+            yield ToyReport({"score": score}, epoch)
+
+
+def toy_space(num_trials: int, **search: Any) -> Space:
+    table = {
+        "search": {"metric": "score", "num_trials": num_trials, **search},
+        "space": {"x": {"low": -10.0, "high": 10.0}},
+    }
+    defaults = {"epochs": HORIZON, "x": 5.0}
+    return read_space(table, source=Path("toy.toml"), defaults=defaults, check=lambda values: [], metrics=["score"])
+
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1])
+    directory.mkdir(exist_ok=True)
+    run_search(
+        ToyObjective(seconds=0.02),
+        toy_space(int(sys.argv[2])),
+        directory,
+        resources=Resources(max_concurrent=1),
+        resume="resume" in sys.argv,
+    )

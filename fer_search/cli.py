@@ -1,0 +1,356 @@
+"""The command line: thin over `workflow`. Logging and terminal output are set up here and nowhere else.
+
+Results go to stdout, progress and logs to stderr; a user's mistake is one clear message and exit code 2.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fer_search.errors import InvalidInput, problem
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Hyperparameter search for facial emotion recognition: **search** a space, **compare** its trials, **retrain** "
+    "the winner, **export** it, **predict** with it.\n\nTry `fer-search search search_spaces/smoke.toml --name first`: "
+    "it needs no data set and takes minutes on a CPU.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
+app.add_typer(data_app, name="data")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/.",
+    ),
+]
+RunsOption = Annotated[
+    Path,
+    typer.Option(
+        "--runs", envvar="FER_SEARCH_RUNS", help="Directory of all searches, trainings and the tracking store."
+    ),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite in the runs directory."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="`synthetic`, a csv or parquet file, or a folder.")],
+    near: Annotated[bool, typer.Option("--near", help="Look for near duplicates too, by perceptual hash.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Count classes and splits, and find duplicates, label conflicts and blank images.
+
+    Example: `fer-search data check fer2013.csv --near`
+    """
+    from fer_search.data.audit import audit
+    from fer_search.data.fer2013 import load_faces
+    from fer_search.report import audit_tables
+    from fer_search.terminal import print_json
+
+    with err.status("reading"):
+        faces = load_faces(source)
+    with err.status("looking for duplicates"):
+        found = audit(faces, near_duplicates=near)
+    if as_json:
+        print_json({"source": source, **found.to_dict()})
+        return
+    for table in audit_tables(found, title=source):
+        out.print(table)
+
+
+@data_app.command("synth")
+def data_synth(
+    output: Annotated[Path, typer.Argument(help="The csv file to write, in FER2013's own form.")],
+    num_faces: Annotated[int, typer.Option(min=70, help="How many faces.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of Training labels drawn at random.")] = 0.0,
+) -> None:
+    """Write procedural faces of the seven emotions, to try things without a data set.
+
+    Example: `fer-search data synth faces.csv --num-faces 5000 --seed 1`
+    """
+    from fer_search.data.fer2013_csv import write_csv
+    from fer_search.data.synthetic import synthesize
+
+    if output.exists():
+        raise InvalidInput(problem(output, "output", "must not be there yet", "a file"))
+    write_csv(synthesize(num_faces, seed=seed, label_noise=label_noise), output)
+    out.print(f"wrote {num_faces} faces to {output}")
+
+
+@app.command()
+def recipe(overrides: Overrides = None) -> None:
+    """Print a recipe as TOML with a comment per field: the default one, or with your changes.
+
+    Example: `fer-search recipe epochs=30 sam_rho=0.1 > mine.toml`
+    """
+    from fer_search.recipe import Recipe, commented_toml, parse_overrides
+
+    out.print(
+        commented_toml(Recipe().replace(parse_overrides(overrides or []), source="command line")),
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Option("--name", help="Name of the training; the same command goes on after a kill.")],
+    overrides: Overrides = None,
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe file, such as a bundle's winner.toml.")
+    ] = None,
+    data: DataOption = "synthetic",
+    tracking_uri: TrackingOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train one recipe to the end and print its figures.
+
+    Example: `fer-search train --name baseline --data fer2013.csv epochs=30`
+    """
+    from fer_search import workflow
+    from fer_search.recipe import Recipe, parse_overrides
+    from fer_search.terminal import print_training, progress
+
+    base = Recipe.read(recipe_file) if recipe_file else Recipe()
+    chosen = base.replace(parse_overrides(overrides or []), source=recipe_file or "command line")
+    result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
+    print_training(result, as_json=as_json)
+
+
+@app.command()
+def search(
+    space: Annotated[Path, typer.Argument(help="A space file, such as search_spaces/full.toml.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the search.")],
+    overrides: Overrides = None,
+    data: DataOption = "synthetic",
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials; default: the space file's.")] = None,
+    cpus: Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-trial", min=0, help="GPUs of a trial, also a fraction; default: 1 where there is one."
+        ),
+    ] = None,
+    max_concurrent: Annotated[int, typer.Option(min=0, help="Most trials at once; 0: as many as fit.")] = 0,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; default: this machine.")
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Search a space for the best recipe.
+
+    Examples: `fer-search search search_spaces/smoke.toml --name first` or
+    `fer-search search search_spaces/full.toml --name full --data fer2013.csv --gpus-per-trial 0.5 epochs=30`
+    """
+    from fer_search import workflow
+    from fer_search.recipe import parse_overrides
+    from fer_search.terminal import finish_search, progress
+
+    default = workflow.default_resources()
+    resources = workflow.Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
+    result = workflow.search(
+        space,
+        name=name,
+        data=data,
+        overrides=parse_overrides(overrides or []),
+        num_trials=trials,
+        resources=resources,
+        address=address,
+        tracking_uri=tracking_uri,
+        runs=runs,
+        follow=progress(),
+    )
+    finish_search(result, as_json=as_json)
+
+
+@app.command()
+def resume(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Go on with an interrupted search, trial by trial from its last checkpoint.
+
+    Example: `fer-search resume first`
+    """
+    from fer_search import workflow
+    from fer_search.terminal import finish_search, progress
+
+    finish_search(workflow.resume(name, runs=runs, follow=progress()), as_json=as_json)
+
+
+@app.command()
+def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Print the leaderboard of a search, also while it runs.
+
+    Example: `fer-search compare first --json`
+    """
+    from fer_search import workflow
+    from fer_search.terminal import print_search
+
+    print_search(workflow.read_search(name, runs=runs), as_json=as_json)
+
+
+@app.command()
+def retrain(
+    name: str,
+    overrides: Overrides = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 300,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train the winner of a search afresh and for longer; the same command goes on after a kill.
+
+    Example: `fer-search retrain first --epochs 300`
+    """
+    from fer_search import workflow
+    from fer_search.recipe import parse_overrides
+    from fer_search.terminal import print_training, progress
+
+    result = workflow.retrain(
+        name, epochs=epochs, overrides=parse_overrides(overrides or []), runs=runs, follow=progress()
+    )
+    print_training(result, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
+    data: DataOption = "synthetic",
+    split: Annotated[
+        str, typer.Option(help="validation, public or private; a look at private is put on record.")
+    ] = "public",
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle on a split of a data set.
+
+    Example: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public`
+    """
+    from fer_search import workflow
+    from fer_search.report import figures_table
+    from fer_search.terminal import print_json
+
+    if split not in ("validation", "public", "private"):
+        raise InvalidInput(problem("command line", "split", "must be validation, public or private", split))
+    figures = workflow.evaluate(bundle, data=data, split=split, runs=runs)
+    if as_json:
+        print_json(figures)
+        return
+    if not figures["same_data_as_training"]:
+        err.print("note: this is not the data set that the bundle was trained on")
+    out.print(figures_table(figures, title=f"{bundle} on {figures['label']}"))
+
+
+@app.command()
+def export(
+    name: str,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The bundle's directory; default: runs/NAME/bundle.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Write the bundle of a retrained winner (or of a training): recipe, weights, ONNX, manifest; and register it.
+
+    Example: `fer-search export first`
+    """
+    from fer_search import workflow
+
+    with err.status("exporting"):
+        bundle, registered = workflow.export(name, bundle=output, runs=runs)
+    out.print(f"bundle: {bundle}")
+    if registered:
+        out.print(f"registered in MLflow as {registered}")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of faces.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the emotion of each face; needs no torch.
+
+    Example: `fer-search predict runs/first/bundle faces/`
+    """
+    from rich.table import Table
+
+    from fer_search.predict import Predictor, predict_files
+    from fer_search.terminal import print_json
+
+    predictor = Predictor(bundle)
+    rows = predict_files(predictor, images)
+    if as_json:
+        print_json([{"image": str(path), "emotion": emotion, "probabilities": p} for path, emotion, p in rows])
+        return
+    table = Table("image", "emotion", *predictor.classes)
+    for path, emotion, probabilities in rows:
+        table.add_row(str(path), emotion, *(f"{value:.1%}" for value in probabilities.values()))
+    out.print(table)
+
+
+@app.command()
+def ui(
+    runs: RunsOption = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the local tracking store, on this machine only.
+
+    Example: `fer-search ui --port 5001`
+    """
+    from fer_search.tracking import local_store
+
+    if not (runs / "mlflow.db").exists():
+        raise InvalidInput(problem(runs, "mlflow.db", "must be there: search or train first", "nothing"))
+    err.print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        local_store(runs),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for a user's mistake, 1 for a training that diverged."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    try:
+        app()
+    except InvalidInput as error:
+        for line in error.problems:
+            err.print(f"error: {line}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except FloatingPointError as error:
+        err.print(f"error: the training diverged: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)

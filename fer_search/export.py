@@ -1,0 +1,116 @@
+"""A finished training to a bundle: winner.toml, model.safetensors, model.onnx and manifest.json, checked against torch."""
+
+import os
+import shutil
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import tomli_w
+import torch
+from torch import nn
+
+from fer_search.atomic import replacing
+from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
+from fer_search.data.synthetic import synthesize
+from fer_search.errors import InvalidInput, problem
+from fer_search.predict import MANIFEST, MANIFEST_FORMAT, sha256_of
+from fer_search.recipe import Recipe
+from fer_search.runs import RESULT, read_json, write_json
+from fer_search.training.metrics import predict_logits
+from fer_search.training.run import WEIGHTS, load_model
+
+FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}
+PARITY_TOLERANCE = 1e-3
+"""Largest difference between torch's and ONNX Runtime's logits that a bundle may have."""
+PACKAGES = ("fer-search", "torch", "timm", "onnx", "onnxruntime", "numpy")
+
+
+def export_bundle(training: Path, bundle: Path) -> dict[str, Any]:
+    """Write the bundle of the finished training in `training` and return its manifest.
+
+    Raises InvalidInput if the training is not finished or `bundle` is there already, and RuntimeError if ONNX Runtime
+    does not compute what torch computes. A bundle appears whole or not at all.
+    """
+    result = read_json(training / RESULT)
+    if bundle.exists():
+        raise InvalidInput(problem(bundle, "bundle", "must not be there yet", "a file or folder"))
+    recipe = Recipe.build(result["recipe"], source=training / RESULT)
+    with replacing(bundle) as temporary:
+        temporary.mkdir()
+        write_recipe(recipe, temporary / FILES["recipe"])
+        shutil.copyfile(training / WEIGHTS, temporary / FILES["weights"])
+        model = load_model(recipe, temporary / FILES["weights"])
+        write_onnx(model, temporary / FILES["onnx"])
+        difference = parity(model, temporary / FILES["onnx"])
+        if difference > PARITY_TOLERANCE:
+            raise RuntimeError(f"ONNX Runtime's logits differ from torch's by {difference:.2g}")
+        manifest = _manifest(temporary, result, recipe, difference)
+        write_json(temporary / MANIFEST, manifest)
+    return manifest
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as TOML that `fer-search train` and `Recipe.read` take as it is."""
+    with replacing(path) as temporary:
+        temporary.write_text(tomli_w.dumps(recipe.model_dump()), encoding="utf-8")
+
+
+def write_onnx(model: nn.Module, path: Path) -> None:
+    """Write `images` (N, 1, 48, 48) in [0, 1] to `logits` (N, 7), for any N, as one checked ONNX file."""
+    example = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("num_images")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def parity(model: nn.Module, onnx_file: Path) -> float:
+    """Return the largest difference between torch's and ONNX Runtime's logits over 64 faces and 1 face."""
+    pixels = synthesize(64, seed=1).pixels
+    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
+    expected = predict_logits(model, torch.tensor(pixels)).numpy()
+    images = pixels[:, None].astype(np.float32) / 255
+    together = session.run(["logits"], {"images": images})[0]
+    alone = session.run(["logits"], {"images": images[:1]})[0]
+    return float(max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()))
+
+
+def _manifest(bundle: Path, result: dict[str, Any], recipe: Recipe, difference: float) -> dict[str, Any]:
+    return {
+        "format": MANIFEST_FORMAT,
+        "classes": list(EMOTIONS),
+        "input": {
+            "name": "images",
+            "channels": 1,
+            "height": IMAGE_SIZE,
+            "width": IMAGE_SIZE,
+            "range": [0.0, 1.0],
+            "preprocessing": "grey, cut square around the centre, resized bilinearly, divided by 255",
+        },
+        "output": {"name": "logits", "probabilities": "softmax"},
+        "recipe_digest": recipe.digest(),
+        "chosen": result["chosen"],
+        "metrics": result["metrics"],
+        "data": result["data"],
+        "onnx_parity": {"largest_logit_difference": difference, "tolerance": PARITY_TOLERANCE},
+        "files": {
+            role: {"name": name, "sha256": sha256_of(bundle / name), "bytes": os.path.getsize(bundle / name)}
+            for role, name in FILES.items()
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }

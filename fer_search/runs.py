@@ -1,0 +1,62 @@
+"""The directories that searches and trainings live in: names, settings, JSON on disk.
+
+<runs>/<name>/settings.json      what was asked for, enough to resume
+<runs>/<name>/journal.jsonl      what happened, as it happened
+<runs>/<name>/result.json        a training's figures, once it is done
+<runs>/mlflow.db                 the embedded tracking store
+<runs>/private_test_ledger.jsonl every reading of PrivateTest
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fer_search.atomic import replacing
+from fer_search.errors import InvalidInput, problem
+
+FORMAT = 1
+SETTINGS = "settings.json"
+RESULT = "result.json"
+LEDGER = "private_test_ledger.jsonl"
+
+
+def new_directory(runs: Path, name: str) -> Path:
+    """Return `<runs>/<name>`, not yet made; raises InvalidInput for a bad name or one that is taken."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        rule = "must be up to 64 letters, digits, dots, dashes or underscores"
+        raise InvalidInput(problem("command line", "name", rule, name))
+    directory = runs / name
+    if directory.exists():
+        raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
+    return directory
+
+
+def read_settings(directory: Path, *, kind: str) -> dict[str, Any]:
+    """Read the settings of a search or a training; raises InvalidInput if `directory` holds no such thing."""
+    settings = read_json(directory / SETTINGS)
+    if settings.get("kind") != kind:
+        raise InvalidInput(problem(directory, "kind", f"must be a {kind}", settings.get("kind")))
+    return settings
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` with the format's version, sorted, whole or not at all."""
+    with replacing(path) as temporary:
+        text = json.dumps({"format": FORMAT, **value}, indent=2, sort_keys=True, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote; raises InvalidInput for a missing, damaged or newer file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(problem(path, "file", "must exist and be readable", error.strerror)) from error
+    except ValueError as error:
+        raise InvalidInput(problem(path, "file", "must be JSON", str(error))) from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        raise InvalidInput(problem(path, "format", f"must be {FORMAT}", found))
+    return value

@@ -1,0 +1,67 @@
+"""What the command line prints, and where: results to stdout, progress to stderr."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from fer_search.journal import Event
+from fer_search.report import event_line, figures_table, leaderboard_rows, leaderboard_table
+from fer_search.workflow import SearchResult
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def progress() -> Callable[[Event], None]:
+    """Return a receiver of journal events that prints a line each."""
+    num_epochs: dict[int, int] = {}
+
+    def receive(event: Event) -> None:
+        if event["event"] == "trial_started":
+            num_epochs[event["trial"]] = event["parameters"]["epochs"]
+        err.print(event_line(event, num_epochs=num_epochs[event["trial"]]), markup=False, soft_wrap=True)
+
+    return receive
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    typer.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def print_search(result: SearchResult, *, as_json: bool) -> None:
+    """Print a search's leaderboard as it stands."""
+    rows = leaderboard_rows(
+        result.leaderboard(), result.space, num_validation=result.settings["data"]["num_validation"]
+    )
+    if as_json:
+        print_json({"name": result.name, "complete": result.complete, "metric": result.space.metric, "trials": rows})
+    else:
+        out.print(
+            leaderboard_table(
+                rows, result.space, title=f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
+            )
+        )
+
+
+def finish_search(result: SearchResult, *, as_json: bool) -> None:
+    """Print the leaderboard and what to do next; an interrupted search ends the program with code 130."""
+    print_search(result, as_json=as_json)
+    if not result.complete:
+        err.print(f"interrupted; to go on where it is: fer-search resume {result.name}")
+        raise typer.Exit(130)
+    err.print(f"next: fer-search retrain {result.name}, or look around with fer-search ui")
+
+
+def print_training(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print the figures of a training: search-validation for choosing, PublicTest as the result."""
+    if as_json:
+        print_json(result)
+        return
+    chosen = result["chosen"]
+    out.print(f"weights: {chosen['kind']} of epoch {chosen['epoch']}, chosen on search-validation")
+    out.print(figures_table(result["metrics"]["validation"], title="search-validation (chosen on, so optimistic)"))
+    out.print(figures_table(result["metrics"]["public"], title=result["data"]["public_label"]))

@@ -1,0 +1,395 @@
+"""The pipeline as prose: train, search, resume, retrain, evaluate, export. The file to read first.
+
+    data -> recipe + space -> search (many short trainings) -> winner -> retrain -> figures -> bundle
+
+This is the only module that knows both the training and the search; each works without the other. Every function takes
+`runs`, the directory that all searches and trainings live in, and writes nowhere else.
+"""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from fer_search.data.faces import Faces
+from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import Splits, read_private_test, split_faces
+from fer_search.errors import InvalidInput, finding, problem
+from fer_search.export import FILES, export_bundle
+from fer_search.follower import Follower
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import Event, TrialRecord, read_journal
+from fer_search.predict import read_manifest
+from fer_search.recipe import Recipe, read_toml
+from fer_search.runs import LEDGER, RESULT, SETTINGS, new_directory, read_json, read_settings, write_json
+from fer_search.search.run import Resources, run_search
+from fer_search.search.select import leaderboard, select_winner
+from fer_search.search.space import Space, read_space
+from fer_search.tracking import JournalTracker, Tracker, local_store
+from fer_search.training.metrics import evaluate as evaluate_probabilities
+from fer_search.training.metrics import predict_logits
+from fer_search.training.model import backbone_problems
+from fer_search.training.objective import TrainingObjective
+from fer_search.training.run import WEIGHTS, load_model, train_to_end
+from fer_search.training.trainer import COMPARABLE_METRICS, Trainer, choose_device, precision_of
+
+RUNS = Path("runs")
+RETRAIN = "retrain"
+# What decides which images a trial learns from and is judged on: results of trials that differ in it do not compare.
+SPLIT_FIELDS = ("split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates")
+
+Follow = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search as it stands: its settings, its space, and every trial with its learning curve."""
+
+    directory: Path
+    settings: dict[str, Any]
+    space: Space
+    trials: list[TrialRecord]
+
+    @property
+    def name(self) -> str:
+        """The name that the search was given."""
+        return self.directory.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials were run to their end."""
+        return len(self.trials) == self.space.num_trials and all(t.state != "RUNNING" for t in self.trials)
+
+    def leaderboard(self) -> list[TrialRecord]:
+        """Return the trials, best first."""
+        return leaderboard(self.trials, metric=self.space.metric)
+
+    def winner(self) -> TrialRecord:
+        """Return the best trial of those that reached the horizon."""
+        return select_winner(self.trials, metric=self.space.metric)
+
+
+def search(
+    space_file: Path,
+    *,
+    name: str,
+    data: str = "synthetic",
+    overrides: Mapping[str, Any] | None = None,
+    num_trials: int | None = None,
+    resources: Resources | None = None,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> SearchResult:
+    """Search a space for the recipe with the best search-validation result.
+
+    `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
+    Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work starts.
+    """
+    directory = new_directory(runs, name)
+    table = read_toml(space_file)
+    if overrides:
+        table["base"] = {**table.get("base", {}), **overrides}
+    if num_trials is not None:
+        table["search"] = {**table.get("search", {}), "num_trials": num_trials}
+    space = check_space(table, source=space_file)
+    recipe = Recipe.build({**space.parameters, **space.first_point}, source=space_file)
+    faces = load_faces(data)
+    splits = _split(faces, recipe)
+    Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what a trial would raise
+    resources = resources or default_resources()
+    settings = {
+        "kind": "search",
+        "search_id": uuid4().hex,
+        "space_file": str(space_file),
+        "space": table,
+        "resources": asdict(resources),
+        "address": address,
+        "tracking_uri": tracking_uri or local_store(runs),
+        "data": _describe_data(data, faces, splits),
+        "versions": _versions(),
+    }
+    return _run(directory, settings, space, splits, follow, resume=False)
+
+
+def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:
+    """Go on with an interrupted search where it was, on the same data."""
+    result = read_search(name, runs=runs)
+    settings = result.settings
+    faces = load_faces(settings["data"]["source"])
+    _check_fingerprint(faces, settings)
+    recipe = Recipe.build({**result.space.parameters, **result.space.first_point})
+    return _run(result.directory, settings, result.space, _split(faces, recipe), follow, resume=True)
+
+
+def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
+    """Read a running, interrupted or finished search from its directory."""
+    directory = runs / name
+    settings = read_settings(directory, kind="search")
+    space = check_space(settings["space"], source=Path(settings["space_file"]))
+    return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
+
+
+def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
+    """Turn a parsed space file into a checked Space; raises InvalidInput with all its problems."""
+    metric = table.get("search", {}).get("metric")
+    searched_splits = [key for key in SPLIT_FIELDS if key in table.get("space", {})]
+    if searched_splits:
+        rule = "must not be searched, since all trials must be judged on the same faces"
+        raise InvalidInput([problem(source, f"space.{key}", rule, table["space"][key]) for key in searched_splits])
+
+    def check(values: Mapping[str, Any]) -> list[str]:
+        if problems := Recipe.problems(values):
+            return problems
+        if metric == "val_accuracy_ema" and values["ema_decay"] == 0:
+            return [finding("ema_decay", f"must be above 0, since trials are compared by {metric}", 0.0)]
+        return backbone_problems(values["backbone"])
+
+    defaults = Recipe().model_dump()
+    return read_space(table, source=source, defaults=defaults, check=check, metrics=COMPARABLE_METRICS)
+
+
+def train(
+    recipe: Recipe,
+    *,
+    name: str,
+    data: str = "synthetic",
+    tracking_uri: str | None = None,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> dict[str, Any]:
+    """Train one recipe to the end and return its figures; the same call goes on after an interruption."""
+    directory = runs / name
+    if not directory.exists():
+        new_directory(runs, name)
+    uri = tracking_uri or local_store(runs)
+    return _train(recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow)
+
+
+def retrain(
+    name: str,
+    *,
+    epochs: int = 300,
+    overrides: Mapping[str, Any] | None = None,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> dict[str, Any]:
+    """Train the winner of a search afresh, for longer, and return its figures on search-validation and PublicTest.
+
+    The weights are those, raw or averaged, of the epoch that did best on search-validation.
+    """
+    result = read_search(name, runs=runs)
+    recipe = Recipe.build(result.winner().parameters).replace({"epochs": epochs, **(overrides or {})}, source="retrain")
+    return _train(
+        recipe,
+        result.directory / RETRAIN,
+        kind="retrain",
+        title=f"{name} winner",
+        data=result.settings["data"]["source"],
+        tracking_uri=result.settings["tracking_uri"],
+        tags={"search": name, "winner_of": result.settings["search_id"], "trial": str(result.winner().number)},
+        follow=follow,
+    )
+
+
+def evaluate(bundle: Path, *, data: str, split: str, runs: Path = RUNS) -> dict[str, Any]:
+    """Return the figures of a bundle on `validation`, `public` or `private`.
+
+    A look at `private` is written to the ledger in `runs` before it happens.
+    """
+    manifest = read_manifest(bundle)
+    recipe = Recipe.read(bundle / FILES["recipe"])
+    faces = load_faces(data)
+    splits = _split(faces, recipe)
+    if split == "private":
+        purpose = f"evaluate bundle with recipe {recipe.digest()}"
+        chosen = read_private_test(faces, ledger=runs / LEDGER, purpose=purpose)
+        label = str(chosen.usage[0])
+    else:
+        chosen, label = (
+            (splits.validation, "search-validation") if split == "validation" else (splits.public, splits.label)
+        )
+    same = manifest["data"]["fingerprint"] == faces.fingerprint()
+    model = load_model(recipe, bundle / FILES["weights"])
+    figures = _figures(model.to(choose_device()), chosen)
+    return {"split": split, "label": label, "same_data_as_training": same, **figures}
+
+
+def export(name: str, *, bundle: Path | None = None, runs: Path = RUNS) -> tuple[Path, str | None]:
+    """Write the bundle of a search's retrained winner, or of a training, and register it with MLflow.
+
+    Returns the bundle's directory and the registered `name/version`, or None where the registry did not take it.
+    """
+    training = runs / name
+    if read_json(training / SETTINGS)["kind"] == "search":
+        training = training / RETRAIN
+        if not training.exists():
+            raise InvalidInput(problem(training, "training", f"must be there (fer-search retrain {name})", "nothing"))
+    settings = read_json(training / SETTINGS)
+    bundle = bundle or runs / name / "bundle"
+    export_bundle(training, bundle)
+    tracker = Tracker(settings["tracking_uri"])
+    return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
+
+
+def default_resources() -> Resources:
+    """Return what a trial occupies where nobody said so: a GPU where this machine has one, else one CPU."""
+    return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
+
+
+def _run(
+    directory: Path, settings: dict[str, Any], space: Space, splits: Splits, follow: Follow | None, *, resume: bool
+) -> SearchResult:
+    resources = Resources(**settings["resources"])
+    objective = TrainingObjective(
+        splits.fit, splits.validation, device="cuda" if resources.gpus else "cpu", threads=resources.cpus
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / SETTINGS, settings)
+    tracker = JournalTracker(
+        Tracker(settings["tracking_uri"]),
+        search_id=settings["search_id"],
+        kind="search",
+        name=directory.name,
+        tags=_tags(settings) | {"space": Path(settings["space_file"]).name},
+        tags_of=_recipe_tags,
+        parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
+    )
+    with _followed(directory / JOURNAL, tracker, follow):
+        run_search(objective, space, directory, resources=resources, address=settings["address"], resume=resume)
+    return read_search(directory.name, runs=directory.parent)
+
+
+def _train(
+    recipe: Recipe,
+    directory: Path,
+    *,
+    kind: str,
+    title: str,
+    data: str,
+    tracking_uri: str,
+    tags: dict[str, str],
+    follow: Follow | None,
+) -> dict[str, Any]:
+    if found := backbone_problems(recipe.backbone):
+        raise InvalidInput([f"recipe: {line}" for line in found])
+    faces = load_faces(data)
+    splits = _split(faces, recipe)
+    if (directory / SETTINGS).exists():
+        settings = read_settings(directory, kind=kind)
+        if settings["recipe"] != recipe.model_dump():
+            raise InvalidInput(problem(directory, "recipe", "must be the one of the training there", recipe.digest()))
+        _check_fingerprint(faces, settings)
+        if (directory / RESULT).exists():
+            return read_json(directory / RESULT)
+    else:
+        settings = {
+            "kind": kind,
+            "search_id": uuid4().hex,
+            "recipe": recipe.model_dump(),
+            "tracking_uri": tracking_uri,
+            "data": _describe_data(data, faces, splits),
+            "versions": _versions(),
+        }
+    device = choose_device()
+    trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
+    write_json(directory / SETTINGS, settings)
+    tracker = JournalTracker(
+        Tracker(tracking_uri),
+        search_id=settings["search_id"],
+        kind=kind,
+        name=title,
+        tags=_tags(settings) | tags,
+        tags_of=_recipe_tags,
+    )
+    with _followed(directory / JOURNAL, tracker, follow):
+        choice = train_to_end(trainer, directory)
+    model = load_model(recipe, directory / WEIGHTS).to(device)
+    result = {
+        "recipe": recipe.model_dump(),
+        "chosen": asdict(choice),
+        "precision": precision_of(recipe, device),
+        "data": settings["data"],
+        "metrics": {"validation": _figures(model, splits.validation), "public": _figures(model, splits.public)},
+    }
+    write_json(directory / RESULT, result)
+    return result
+
+
+@contextmanager
+def _followed(journal: Path, tracker: JournalTracker, follow: Follow | None) -> Iterator[None]:
+    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
+    tracker.connect()
+    status = "FAILED"
+    try:
+        with ExitStack() as followers:
+            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
+            if follow is not None:
+                followers.enter_context(Follower(journal, follow, name="progress"))
+            yield
+        running = any(trial.state == "RUNNING" for trial in read_journal(journal))
+        status = "KILLED" if running else "FINISHED"
+    finally:
+        tracker.close(status)
+
+
+def _figures(model: torch.nn.Module, faces: Faces) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    logits = predict_logits(model, torch.tensor(faces.pixels, device=device))
+    return evaluate_probabilities(logits.softmax(1).cpu().numpy(), faces.labels)
+
+
+def _split(faces: Faces, recipe: Recipe) -> Splits:
+    return split_faces(
+        faces,
+        seed=recipe.split_seed,
+        validation_fraction=recipe.validation_fraction,
+        fit_fraction=recipe.fit_fraction,
+        drop_test_duplicates=recipe.drop_test_duplicates,
+    )
+
+
+def _describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
+    return {
+        "source": source if source == "synthetic" else str(Path(source).expanduser().resolve()),
+        "fingerprint": faces.fingerprint(),
+        "num_fit": len(splits.fit),
+        "num_validation": len(splits.validation),
+        "num_public": len(splits.public),
+        "public_label": splits.label,
+        "dropped_test_duplicates": splits.dropped_test_duplicates,
+    }
+
+
+def _check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:
+    data = settings["data"]
+    if faces.fingerprint() != data["fingerprint"]:
+        rule = f"must have the fingerprint {data['fingerprint']} that this run began with"
+        raise InvalidInput(problem(data["source"], "data", rule, faces.fingerprint()))
+
+
+def _recipe_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {"recipe_digest": Recipe.build(parameters).digest()}
+
+
+def _tags(settings: Mapping[str, Any]) -> dict[str, str]:
+    data = settings["data"]
+    return {
+        "data": Path(data["source"]).name,
+        "data_fingerprint": data["fingerprint"],
+        "public_label": data["public_label"],
+        "code_version": settings["versions"]["fer-search"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("fer-search", "torch", "timm", "ray", "optuna", "mlflow")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

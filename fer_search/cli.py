@@ -21,8 +21,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Hyperparameter search for facial emotion recognition: **search** a space, **compare** its trials, **retrain** "
-    "the winner, **export** it, **predict** with it.\n\nTry `fer-search search search_spaces/smoke.toml --name first`: "
-    "it needs no data set and takes minutes on a CPU.",
+    "the winner, **export** it, **predict** with it.\n\n"
+    "Try `fer-search search search_spaces/smoke.toml --name first`: no data set needed, minutes on a CPU.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 app.add_typer(data_app, name="data")
@@ -171,10 +171,11 @@ def search(
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
+    from fer_search.search.run import Resources
     from fer_search.terminal import finish_search, progress
 
     default = workflow.default_resources()
-    resources = workflow.Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
+    resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
     result = workflow.search(
         space,
         name=name,

@@ -1,6 +1,5 @@
-"""A finished training to a bundle: winner.toml, model.safetensors, model.onnx and manifest.json, checked against torch."""
+"""A finished training to a bundle: recipe, weights, ONNX and manifest, checked against torch."""
 
-import os
 import shutil
 import warnings
 from importlib.metadata import version
@@ -109,7 +108,7 @@ def _manifest(bundle: Path, result: dict[str, Any], recipe: Recipe, difference: 
         "data": result["data"],
         "onnx_parity": {"largest_logit_difference": difference, "tolerance": PARITY_TOLERANCE},
         "files": {
-            role: {"name": name, "sha256": sha256_of(bundle / name), "bytes": os.path.getsize(bundle / name)}
+            role: {"name": name, "sha256": sha256_of(bundle / name), "bytes": (bundle / name).stat().st_size}
             for role, name in FILES.items()
         },
         "versions": {package: version(package) for package in PACKAGES},

@@ -1,7 +1,7 @@
 """The record of a search or a training: an append-only file of what happened, one JSON object a line.
 
-The writer only appends; whoever wants to know (tracking, the screen, `compare`) reads the file, from any process, and so
-can neither slow nor stop it. Timestamps are made once, here, which makes replaying the file safe.
+The writer only appends; whoever wants to know (tracking, the screen, `compare`) reads the file, from any process, and
+so can neither slow nor stop it. Timestamps are made once, here, which makes replaying the file safe.
 """
 
 import json

@@ -91,7 +91,7 @@ def find_images(paths: list[Path]) -> list[Path]:
 
 
 def read_face(path: Path, *, size: int) -> NDArray[np.uint8]:
-    """Read an image as a grey face (size, size), cut square around its centre; raises InvalidInput if it is no image."""
+    """Read an image as a grey face (size, size), cut square around its centre; raises InvalidInput if it is none."""
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("L")

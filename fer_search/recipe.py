@@ -1,9 +1,9 @@
 """Everything that changes the trained weights, in one frozen, flat value: the one source of truth of the project.
 
-The same string is the field here, the key in a space file, the `key=value` of the command line, the MLflow parameter and
-the key in a bundle's manifest. Paths, devices, worker counts and tracking addresses do not change the weights and so are
-arguments of a run, not fields. A technique is switched off by a zero; a field that would then do nothing must keep its
-default, so that no setting is silently without effect.
+The same string is the field here, the key in a space file, the `key=value` of the command line, the MLflow parameter
+and the key in a bundle's manifest. Paths, devices, worker counts and tracking addresses do not change the weights and
+so are arguments of a run, not fields. A technique is switched off by a zero; a field that would then do nothing must
+keep its default, so that no setting is silently without effect.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Return every problem of `values` as `<field>: <what must hold>, got <value>`; none means they build a Recipe."""
+        """Return every problem of `values` as `<field>: <what must hold>, got <value>`; none means a Recipe."""
         try:
             cls(**values)
         except ValidationError as error:

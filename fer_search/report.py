@@ -52,7 +52,7 @@ def leaderboard_table(rows: list[dict[str, Any]], space: Space, *, title: str) -
     """Return the leaderboard for a terminal."""
     caption = (
         f"* the default recipe. {space.metric} after {space.horizon} epochs on search-validation; stopped trials show "
-        "their last value.\nThe best of many trials looks better than it is: the figures that count are those of retrain."
+        "their last value.\nThe best of many trials looks better than it is: what counts are the figures of retrain."
     )
     table = _table(title, caption=caption)
     table.add_column("#", justify="right")

@@ -139,8 +139,8 @@ class Tracker:
 class JournalTracker:
     """Receives the events of a journal, in order and possibly again after a restart, and keeps its runs in MLflow.
 
-    For a search, each trial is a child of one parent run; a single training is one run without a parent. `tags_of` gives
-    the tags that follow from a trial's parameters.
+    For a search, each trial is a child of one parent run; a single training is one run without a parent. `tags_of`
+    gives the tags that follow from a trial's parameters.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class JournalTracker:
         self._parameters: dict[int, Any] = {}
 
     def connect(self) -> None:
-        """Connect now. Making a new store keeps Python busy for seconds, which would slow a training in this process."""
+        """Connect now: making a new store keeps Python busy for seconds, which would slow a training beside it."""
         try:
             _ = self.tracker.client
         except Exception as error:  # the follower will try again, and the training need not wait

@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,8 @@ def search(
     """Search a space for the recipe with the best search-validation result.
 
     `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
-    Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work starts.
+    Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work
+    starts.
     """
     directory = new_directory(runs, name)
     table = read_toml(space_file)

@@ -58,7 +58,7 @@ _MEANS = np.array(
     ],
     dtype=np.float32,
 )
-_SPREADS = np.array((0.035, 0.035, 0.020, 0.012, 0.040, 0.035, 0.030, 0.015, 0.3, 0.3, 0.3, 0.3, 0.3), dtype=np.float32)
+_SPREADS = np.array((0.025, 0.025, 0.014, 0.009, 0.028, 0.025, 0.021, 0.010, 0.2, 0.2, 0.2, 0.2, 0.2), dtype=np.float32)
 # An expression leans towards the one that people take it for.
 _LOOKALIKES = {
     "angry": "disgust",
@@ -113,8 +113,8 @@ def _draw_labels(num_faces: int, rng: np.random.Generator) -> tuple[NDArray[np.i
 
 def _draw_movements(labels: NDArray[np.int64], rng: np.random.Generator) -> _Movements:
     lookalikes = np.array([EMOTIONS.index(_LOOKALIKES[emotion]) for emotion in EMOTIONS])
-    lean = 0.6 * rng.beta(1.0, 2.0, (len(labels), 1))
-    intensity = rng.uniform(0.4, 1.25, (len(labels), 1))
+    lean = 0.4 * rng.beta(1.0, 2.0, (len(labels), 1))
+    intensity = rng.uniform(0.7, 1.3, (len(labels), 1))
     means = intensity * ((1 - lean) * _MEANS[labels] + lean * _MEANS[lookalikes[labels]])
     moved = means + _SPREADS * rng.standard_normal(means.shape)
     return _Movements(*(column[:, None, None] for column in moved.astype(np.float32).T))
@@ -130,9 +130,9 @@ def _paint(move: _Movements, rng: np.random.Generator) -> _Floats:
 
     # Pose: roll, shift and scale move the whole head, turning it moves the features within.
     axis = ((np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5) * 2 / IMAGE_SIZE - 1)[None]
-    sine, scale = uniform(-0.2, 0.2), uniform(1.0, 1.25)
+    sine, scale = uniform(-0.12, 0.12), uniform(1.05, 1.2)
     cosine = np.sqrt(1 - np.square(sine))
-    right, down = axis[:, None, :] - uniform(-0.07, 0.07), axis[:, :, None] - uniform(-0.07, 0.07)
+    right, down = axis[:, None, :] - uniform(-0.04, 0.04), axis[:, :, None] - uniform(-0.04, 0.04)
     x = (cosine * right + sine * down) / scale
     y = (cosine * down - sine * right) / scale
     turn, nod = uniform(-0.12, 0.12), uniform(-0.05, 0.05)

@@ -10,7 +10,7 @@ from fer_search.journal import Journal
 
 
 class JournalCallback(tune.Callback):  # type: ignore[misc]
-    """Writes what Tune tells into the journal at `path`. It travels inside Ray's saved state, so it holds no open file."""
+    """Writes what Tune tells into the journal at `path`; it is pickled into Ray's state, so it holds no open file."""
 
     def __init__(self, path: Path, *, horizon: int) -> None:
         self.path = path

@@ -27,8 +27,9 @@ class Report(Protocol):
 class Objective(Protocol):
     """Anything that can be searched.
 
-    Called with a complete parameter set and, to resume, the directory that a report was saved to, it returns an iterator
-    of one report per unit of resource; stopping early is to stop asking. It raises FloatingPointError when it diverges.
+    Called with a complete parameter set and, to resume, the directory that a report was saved to, it returns an
+    iterator of one report per unit of resource; stopping early is to stop asking. It raises FloatingPointError when it
+    diverges.
     """
 
     def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[Report]:
@@ -39,8 +40,8 @@ class Objective(Protocol):
 class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
     """Runs an Objective as a Tune trial, a report per step; one actor serves many trials.
 
-    A trial's config is `{"trial": number, "parameters": {...}}`. Divergence is one finite, worst value marked `diverged`,
-    then the end of the trial: an exception would be retried, and a NaN is never stopped by a scheduler.
+    A trial's config is `{"trial": number, "parameters": {...}}`. Divergence is one finite, worst value marked
+    `diverged`, then the end of the trial: an exception would be retried, and a NaN is never stopped by a scheduler.
     """
 
     def setup(self, config: dict[str, Any], *, objective: Objective, metric: str, horizon: int) -> None:

@@ -14,8 +14,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.search.callback import JournalCallback
 from fer_search.journal import FILE_NAME
+from fer_search.search.callback import JournalCallback
 from fer_search.search.objective import Objective, ObjectiveTrainable
 from fer_search.search.scheduler import SuccessiveHalving
 from fer_search.search.searcher import OptunaSearcher
@@ -136,11 +136,13 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise InvalidInput if nothing listens at `host:port`; Ray itself would try for minutes and then end the process."""
+    """Raise InvalidInput if nothing listens at `host:port`; Ray itself would try for minutes, then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         if address != "auto":
-            raise InvalidInput(problem("command line", "address", "must be host:port, ray://host:port or auto", address))
+            raise InvalidInput(
+                problem("command line", "address", "must be host:port, ray://host:port or auto", address)
+            )
         return
     try:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()

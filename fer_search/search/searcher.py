@@ -1,7 +1,8 @@
 """Optuna behind Ray Tune's Searcher interface, told what really happened to each trial.
 
 Ray's own OptunaSearch tells a stopped trial as COMPLETE with its last value and leaves a diverged one RUNNING; here a
-trial is COMPLETE only at the horizon, PRUNED with its last step when it was stopped, and FAIL when it diverged or broke.
+trial is COMPLETE only at the horizon, PRUNED with its last step when it was stopped, and FAIL when it diverged or
+broke.
 """
 
 import pickle
@@ -19,8 +20,8 @@ from fer_search.search.space import Space
 class OptunaSearcher(Searcher):  # type: ignore[misc]
     """Suggests trials of `space` by Optuna's TPE; the space's first point comes first.
 
-    A suggestion is `{"trial": number, "parameters": complete parameter set}`. The study lives in memory and is saved with
-    Ray's experiment state; `values_at` gives the scheduler the results of all trials at one step.
+    A suggestion is `{"trial": number, "parameters": complete parameter set}`. The study lives in memory and is saved
+    with Ray's experiment state; `values_at` gives the scheduler the results of all trials at one step.
     """
 
     def __init__(self, space: Space) -> None:
@@ -33,7 +34,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's number and its complete parameter set."""
-        trial = self.study.ask(self.space.domains)
+        trial = self.study.ask(dict(self.space.domains))
         self._live[trial_id] = trial
         return {"trial": trial.number, "parameters": {**self.space.parameters, **trial.params}}
 
@@ -72,4 +73,4 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Continue from what `save` wrote."""
-        self.study, self._live, self._curves = pickle.loads(Path(checkpoint_path).read_bytes())  # noqa: S301
+        self.study, self._live, self._curves = pickle.loads(Path(checkpoint_path).read_bytes())

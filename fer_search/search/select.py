@@ -7,7 +7,8 @@ from fer_search.journal import TrialRecord
 
 
 def leaderboard(trials: Iterable[TrialRecord], *, metric: str) -> list[TrialRecord]:
-    """Order trials: those that reached the horizon by their last value, then the others by how far and how well they got.
+    """Order trials: those that reached the horizon by their last value, then the others by how far and how well they
+    got.
 
     A stopped trial never stands above a complete one: its value is from an earlier epoch and cannot be compared.
     """

@@ -1,8 +1,8 @@
 """Read a search space file and check all of it before anything starts.
 
 The file is TOML: `[search]` says how to search, `[base]` fixes parameters, `[space.<parameter>]` gives a domain. The
-parameters' names, types and bounds are not known here: the caller passes its defaults and a check, and a domain is valid
-if each of its ends builds a valid parameter set together with `[base]`.
+parameters' names, types and bounds are not known here: the caller passes its defaults and a check, and a domain is
+valid if each of its ends builds a valid parameter set together with `[base]`.
 """
 
 import math
@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution as Categorical
+from optuna.distributions import FloatDistribution as Real
+from optuna.distributions import IntDistribution as Integer
 
 from fer_search.errors import InvalidInput, nearest_name, problem
 
+Distribution = Categorical | Real | Integer
 Check = Callable[[Mapping[str, Any]], list[str]]
 """Returns `<key>: <rule>, got <value>` for everything wrong with a complete parameter set."""
 
@@ -30,7 +33,7 @@ class Space:
     """A checked search space; `parameters` holds the complete default parameter set with `[base]` applied."""
 
     parameters: dict[str, Any]
-    domains: dict[str, BaseDistribution]
+    domains: dict[str, Distribution]
     first_point: dict[str, Any]
     resource: str
     metric: str
@@ -102,7 +105,8 @@ class _Reader:
         if self.problems:
             # A domain is judged by building parameter sets from it, which needs a sound base.
             parameters = {**self.defaults, **{k: v for k, v in base.items() if k in self.defaults}}
-        found = {key: self._domain(key, domain, parameters) for key, domain in domains.items()}
+        read = {key: self._domain(key, domain, parameters) for key, domain in domains.items()}
+        found = {key: domain for key, domain in read.items() if domain is not None}
         if self.problems:
             return None
         distributions = {key: distribution for key, (distribution, _) in found.items()}
@@ -133,8 +137,8 @@ class _Reader:
                 settings[key] = value
         return settings
 
-    def _domain(self, key: str, domain: Any, parameters: Mapping[str, Any]) -> tuple[BaseDistribution | None, Any]:
-        """Return the distribution of one parameter and the value of the first trial, or (None, None) after a problem."""
+    def _domain(self, key: str, domain: Any, parameters: Mapping[str, Any]) -> tuple[Distribution, Any] | None:
+        """Return one parameter's distribution and its value in the first trial, or None after a problem."""
         name = f"space.{key}"
         before = len(self.problems)
         if key not in self.defaults:
@@ -149,30 +153,21 @@ class _Reader:
                     domain[unknown],
                 )
         if len(self.problems) > before:
-            return None, None
+            return None
         distribution = self._choices(name, domain) if "choices" in domain else self._range(name, key, domain)
         if distribution is None:
-            return None, None
-        ends = (
-            distribution.choices
-            if isinstance(distribution, CategoricalDistribution)
-            else (distribution.low, distribution.high)
-        )  # type: ignore[attr-defined]
+            return None
+        ends = distribution.choices if isinstance(distribution, Categorical) else (distribution.low, distribution.high)
         for end in ends:
-            self.problems += [
-                f"{self.source}: {name}: at {end!r}: {line}" for line in self.check({**parameters, key: end})
-            ]
-        default = domain.get("default", self.defaults[key])
+            problems = self.check({**parameters, key: end})
+            self.problems += [f"{self.source}: {name}: at {end!r}: {line}" for line in problems]
         # The first trial answers whether the search beat the settings that one came with, so it must lie in the space.
-        if not distribution._contains(
-            distribution.to_internal_repr(default)
-            if default in ends or not isinstance(distribution, CategoricalDistribution)
-            else -1
-        ):
+        default = domain.get("default", self.defaults[key])
+        if not _contains(distribution, default):
             self._add(name, "must contain the default, or name another one as `default`", default)
         return distribution, default
 
-    def _choices(self, name: str, domain: Mapping[str, Any]) -> BaseDistribution | None:
+    def _choices(self, name: str, domain: Mapping[str, Any]) -> Distribution | None:
         choices = domain["choices"]
         if set(domain) - {"choices", "default"}:
             self._add(name, "must have either choices or low and high", dict(domain))
@@ -185,10 +180,10 @@ class _Reader:
         elif not all(isinstance(choice, str | bool | int | float) for choice in choices):
             self._add(f"{name}.choices", "must hold strings, booleans or numbers", choices)
         else:
-            return CategoricalDistribution(choices)
+            return Categorical(choices)
         return None
 
-    def _range(self, name: str, key: str, domain: Mapping[str, Any]) -> BaseDistribution | None:
+    def _range(self, name: str, key: str, domain: Mapping[str, Any]) -> Distribution | None:
         low, high, log, step = (domain.get(part) for part in ("low", "high", "log", "step"))
         whole = _is_int(self.defaults[key])
         before = len(self.problems)
@@ -202,7 +197,8 @@ class _Reader:
             self._add(f"{name}.log", "must be true or false", log)
         if len(self.problems) > before:
             return None
-        assert low is not None and high is not None
+        assert low is not None
+        assert high is not None
         if not low < high:
             self._add(f"{name}.high", f"must be above low = {low!r}", high)
         elif log and low <= 0:
@@ -212,9 +208,9 @@ class _Reader:
         elif step is not None and not 0 < step <= high - low:
             self._add(f"{name}.step", f"must be above 0 and at most high - low = {high - low!r}", step)
         elif whole:
-            return IntDistribution(low, high, log=bool(log), step=step or 1)
+            return Integer(low, high, log=bool(log), step=step or 1)
         else:
-            return FloatDistribution(float(low), float(high), log=bool(log), step=None if step is None else float(step))
+            return Real(float(low), float(high), log=bool(log), step=None if step is None else float(step))
         return None
 
     def _table(self, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -226,6 +222,12 @@ class _Reader:
 
     def _add(self, key: str, rule: str, value: object) -> None:
         self.problems.append(problem(self.source, key, rule, value))
+
+
+def _contains(distribution: Distribution, value: Any) -> bool:
+    if isinstance(distribution, Categorical):
+        return value in distribution.choices
+    return _is_number(value) and bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _is_int(value: object) -> bool:

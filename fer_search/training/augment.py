@@ -78,7 +78,8 @@ def draw_operations(num_images: int, num_operations: int, strength: float, gener
 
 
 def warp(images: Tensor, amounts: dict[str, Tensor], shift: Tensor) -> Tensor:
-    """Rotate, shear and translate each image by its amounts and shift (N, 2) it in pixels, black coming in at the edges.
+    """Rotate, shear and translate each image by its amounts and shift (N, 2) it in pixels, black coming in at the
+    edges.
 
     Rotation is clockwise for a positive amount, as in torchvision's `affine`; all of it is one bilinear resampling.
     """

@@ -18,10 +18,12 @@ EVALUATION_BATCH = 512
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the float32 logits (N, 7) of uint8 pixels (N, 48, 48) on the model's device; the mode is left as it was."""
+    """Return the float32 logits (N, 7) of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
     was_training = model.training
     model.eval()
-    logits = torch.cat([model(batch.unsqueeze(1).float() / 255).float() for batch in pixels.split(EVALUATION_BATCH)])
+    logits = torch.cat(
+        [model(batch.unsqueeze(1).float() / 255).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
+    )
     model.train(was_training)
     return logits
 
@@ -43,8 +45,8 @@ def epoch_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Return all figures of probabilities (N, 7) against labels (N,), ready for JSON.
 
-    The 95 % interval of the accuracy is Wilson's (1927). The calibration error is the expected one over 15 bins of equal
-    width (Guo et al. 2017). Recall of a class without images is None.
+    The 95 % interval of the accuracy is Wilson's (1927). The calibration error is the expected one over 15 bins of
+    equal width (Guo et al. 2017). Recall of a class without images is None.
     """
     predicted = probabilities.argmax(1)
     correct = predicted == labels

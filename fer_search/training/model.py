@@ -1,5 +1,7 @@
 """The network: a timm backbone made right for one-channel 48x48 faces, and its classifier."""
 
+from typing import Any, cast
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ def backbone_problems(name: str) -> list[str]:
 
 
 def _build_backbone(recipe: Recipe) -> nn.Module:
-    backbone: nn.Module = timm.create_model(
+    backbone: Any = timm.create_model(
         recipe.backbone,
         pretrained=False,
         in_chans=1,
@@ -67,4 +69,4 @@ def _build_backbone(recipe: Recipe) -> nn.Module:
     if not isinstance(stem, nn.Conv2d) or max(stem.kernel_size) > 7 or stem.kernel_size == stem.stride:
         raise ValueError("it does not begin with an ordinary convolution")
     stem.stride = (recipe.stem_stride, recipe.stem_stride)
-    return backbone
+    return cast(nn.Module, backbone)

@@ -1,4 +1,4 @@
-"""Training as something that can be searched: parameters in, reports out. It satisfies the search's contract by shape."""
+"""Training as something that can be searched; it satisfies the search's Objective contract by its shape."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

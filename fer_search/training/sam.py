@@ -54,12 +54,12 @@ class SharpnessAwareMinimizer:
             stored = [weight.clone() for weight in weights]
             ascent = [weight.grad for weight in weights if weight.grad is not None]
             if self.adaptive:
-                sizes = torch._foreach_abs(weights)
-                ascent = torch._foreach_mul(ascent, sizes)
+                sizes = list(torch._foreach_abs(weights))
+                ascent = list(torch._foreach_mul(ascent, sizes))
             norm = nn.utils.get_total_norm(ascent)
             if self.adaptive:
-                ascent = torch._foreach_mul(ascent, sizes)
-            ascent = torch._foreach_mul(ascent, self.rho / (norm + 1e-12))
+                ascent = list(torch._foreach_mul(ascent, sizes))
+            ascent = list(torch._foreach_mul(ascent, self.rho / (norm + 1e-12)))
         try:
             with torch.no_grad():
                 torch._foreach_add_(weights, ascent)

@@ -64,7 +64,7 @@ class Trainer:
         self.device = device
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
-        self.model = build_model(recipe).to(device, memory_format=torch.channels_last)
+        self.model = build_model(recipe).to(device).to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, recipe)
         self.sam = SharpnessAwareMinimizer(self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive)
@@ -137,7 +137,7 @@ class Trainer:
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        for step, indices in enumerate(order.split(self.recipe.batch_size * self.recipe.accumulation)):
+        for step, indices in enumerate(torch.split(order, self.recipe.batch_size * self.recipe.accumulation)):
             images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
             targets = smooth_labels(targets, self.recipe.label_smoothing)
             backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * self.recipe.accumulation)
@@ -158,8 +158,8 @@ class Trainer:
     def _backward(self, images: Tensor, targets: Tensor, dropout_seed: int, first_pass: bool) -> Tensor:
         """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
 
-        The last batch of an epoch is cut evenly, since a micro-batch of one image has no batch statistics. Every forward
-        opens autocast anew: its cache of cast weights would hide SAM's perturbation from the second pass.
+        The last batch of an epoch is cut evenly, since a micro-batch of one image has no batch statistics. Every
+        forward opens autocast anew: its cache of cast weights would hide SAM's perturbation from the second pass.
         """
         total = torch.zeros((), device=self.device)
         chunks = math.ceil(len(images) / self.recipe.batch_size)
@@ -169,7 +169,7 @@ class Trainer:
                 with _seeded(dropout_seed + chunk, self.device), self.autocast():
                     logits = self.model(x)
                 loss = nn.functional.cross_entropy(logits.float(), t, reduction="sum") / len(images)
-                loss.backward()
+                torch.autograd.backward(loss)
                 total += loss.detach()
         return total
 

@@ -35,7 +35,11 @@ def test_optuna_is_told_what_really_happened():
     searcher.on_trial_complete("c", result(2, -sys.float_info.max, diverged="the loss is nan"))
     searcher.on_trial_complete("d", error=True)
     complete, pruned, diverged, failed, running = searcher.study.trials
-    assert (complete.state, complete.value, complete.intermediate_values) == (TrialState.COMPLETE, 0.9, {1: 0.1, 9: 0.9})
+    assert (complete.state, complete.value, complete.intermediate_values) == (
+        TrialState.COMPLETE,
+        0.9,
+        {1: 0.1, 9: 0.9},
+    )
     assert (pruned.state, pruned.last_step, pruned.intermediate_values[3]) == (TrialState.PRUNED, 3, 0.3)
     assert (diverged.state, failed.state) == (TrialState.FAIL, TrialState.FAIL)
     assert running.state == TrialState.RUNNING
@@ -65,7 +69,12 @@ def test_the_stopping_rule_decides_as_rays_own_asha(eta, first_rung):
     searcher = OptunaSearcher(toy_space(10_000, eta=eta, first_rung=first_rung))
     ours = SuccessiveHalving(searcher)
     theirs = AsyncHyperBandScheduler(
-        time_attr="training_iteration", metric="score", mode="max", max_t=9, grace_period=first_rung, reduction_factor=eta
+        time_attr="training_iteration",
+        metric="score",
+        mode="max",
+        max_t=9,
+        grace_period=first_rung,
+        reduction_factor=eta,
     )
     live, decisions, created = {}, 0, 0
     for _ in range(2_000):

@@ -66,7 +66,9 @@ def test_rungs_start_at_a_third_of_the_horizon_and_grow_by_eta(epochs, search, r
 
 
 def test_a_whole_number_field_is_searched_in_whole_numbers_and_a_real_one_in_real_numbers():
-    space = read({"search": {"metric": "score"}, "space": {"rate": {"low": 0.001, "high": 1}, "layers": {"low": 1, "high": 4}}})
+    space = read(
+        {"search": {"metric": "score"}, "space": {"rate": {"low": 0.001, "high": 1}, "layers": {"low": 1, "high": 4}}}
+    )
     assert isinstance(space.domains["rate"], FloatDistribution)
     assert isinstance(space.domains["layers"], IntDistribution)
 

@@ -1,6 +1,6 @@
 """A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
 
-    python toy.py DIRECTORY NUM_TRIALS [resume]
+python toy.py DIRECTORY NUM_TRIALS [resume]
 """
 
 import json

@@ -170,7 +170,8 @@ def test_every_augmentation_field_changes_the_images(faces, changes):
 
 def test_with_everything_off_only_the_range_changes(faces):
     off = {
-        "flip_probability": 0.0, "shift_pixels": 0, "randaugment_magnitude": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0,
+        "flip_probability": 0.0, "shift_pixels": 0, "randaugment_magnitude": 0.0,
+        "mixup_alpha": 0.0, "cutmix_alpha": 0.0,
     }  # fmt: skip
     pixels, labels = torch.tensor(faces.pixels[:8]), torch.tensor(faces.labels[:8])
     images, targets = ours.augment(pixels, labels, Recipe().replace(off), generator())

@@ -1,0 +1,56 @@
+"""fer_search: a distributed hyperparameter search for facial emotion recognition.
+
+The names below are the whole Python API; they are imported when they are first used, so that `import fer_search` loads
+neither torch nor Ray. The words are those of the command line.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_search.data.faces import EMOTIONS, Faces
+    from fer_search.data.fer2013 import load_faces
+    from fer_search.errors import InvalidInput
+    from fer_search.predict import Predictor
+    from fer_search.recipe import Recipe
+    from fer_search.workflow import SearchResult, evaluate, export, read_search, resume, retrain, search, train
+
+_HOMES = {
+    "EMOTIONS": "fer_search.data.faces",
+    "Faces": "fer_search.data.faces",
+    "InvalidInput": "fer_search.errors",
+    "Predictor": "fer_search.predict",
+    "Recipe": "fer_search.recipe",
+    "SearchResult": "fer_search.workflow",
+    "evaluate": "fer_search.workflow",
+    "export": "fer_search.workflow",
+    "load_faces": "fer_search.data.fer2013",
+    "read_search": "fer_search.workflow",
+    "resume": "fer_search.workflow",
+    "retrain": "fer_search.workflow",
+    "search": "fer_search.workflow",
+    "train": "fer_search.workflow",
+}
+
+__all__ = [
+    "EMOTIONS",
+    "Faces",
+    "InvalidInput",
+    "Predictor",
+    "Recipe",
+    "SearchResult",
+    "evaluate",
+    "export",
+    "load_faces",
+    "read_search",
+    "resume",
+    "retrain",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,58 @@
+"""The architecture's import rules, each proven in a fresh process."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "ray", "mlflow", "optuna", "pandas")
+RULES = {
+    "fer_search": HEAVY,
+    "fer_search.recipe": HEAVY,
+    "fer_search.journal": HEAVY,
+    "fer_search.cli": HEAVY,
+    "fer_search.data.fer2013": ("torch", "ray", "mlflow", "optuna"),
+    "fer_search.data.splits": ("torch", "ray", "mlflow", "optuna"),
+    "fer_search.predict": ("torch", "ray", "mlflow", "optuna", "fer_search.training", "fer_search.search"),
+    "fer_search.training.trainer": ("ray", "optuna", "mlflow", "fer_search.search", "fer_search.tracking"),
+    "fer_search.training.objective": ("ray", "optuna", "mlflow", "fer_search.search"),
+    "fer_search.training.run": ("ray", "optuna", "mlflow", "fer_search.search"),
+    "fer_search.search.run": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
+    "fer_search.search.space": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
+    "fer_search.search.select": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
+    "fer_search.tracking": ("torch", "ray", "fer_search.training", "fer_search.search", "fer_search.data"),
+}
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("module", RULES)
+def test_a_module_loads_nothing_from_beyond_its_side(module):
+    done = run(f"import sys, {module}; print(*(name for name in {RULES[module]!r} if name in sys.modules))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_a_recipe_trains_where_ray_optuna_and_mlflow_are_not_installed():
+    done = run(
+        """
+import sys
+for name in ("ray", "optuna", "mlflow"):
+    sys.modules[name] = None
+import torch
+from fer_search.data.synthetic import synthesize
+from fer_search.recipe import Recipe
+from fer_search.training.trainer import Trainer
+faces = synthesize(60)
+recipe = Recipe().replace({"backbone": "test_efficientnet", "stem_stride": 2, "epochs": 4})
+print(len(list(Trainer(recipe, faces, faces, device=torch.device("cpu")))))
+"""
+    )
+    assert done.stdout.strip() == "4", done.stderr
+
+
+def test_every_public_name_can_be_imported():
+    done = run("import fer_search; print(all(getattr(fer_search, name) for name in fer_search.__all__))")
+    assert done.stdout.strip() == "True", done.stderr

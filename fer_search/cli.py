@@ -20,9 +20,9 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Hyperparameter search for facial emotion recognition: **search** a space, **compare** its trials, **retrain** "
-    "the winner, **export** it, **predict** with it.\n\n"
-    "Try `fer-search search search_spaces/smoke.toml --name first`: no data set needed, minutes on a CPU.",
+    help="Hyperparameter search for facial emotion recognition: **search** a space, **compare** its trials, "
+    "**retrain** the winner, **export** it, **predict** with it.\n\n"
+    "Try `fer-search search search_spaces/smoke.toml --name first`: it needs no data set.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 app.add_typer(data_app, name="data")
@@ -346,11 +346,18 @@ def main() -> None:
     """Run the command line: exit code 2 for a user's mistake, 1 for a training that diverged."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Threads that spin while they wait bring a training to a crawl as soon as other work wants their cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except InvalidInput as error:
         for line in error.problems:
             err.print(f"error: {line}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        err.print(
+            f"error: {error.filename}: file: must be usable, got {error.strerror!r}", markup=False, soft_wrap=True
+        )
         sys.exit(2)
     except FloatingPointError as error:
         err.print(f"error: the training diverged: {error}", markup=False, soft_wrap=True)

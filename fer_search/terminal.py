@@ -1,9 +1,11 @@
 """What the command line prints, and where: results to stdout, progress to stderr."""
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import typer
 from rich.console import Console
 
@@ -16,7 +18,9 @@ err = Console(stderr=True, highlight=False)
 
 
 def progress() -> Callable[[Event], None]:
-    """Return a receiver of journal events that prints a line each."""
+    """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     num_epochs: dict[int, int] = {}
 
     def receive(event: Event) -> None:

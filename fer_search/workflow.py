@@ -28,7 +28,7 @@ from fer_search.journal import Event, TrialRecord, read_journal
 from fer_search.predict import read_manifest
 from fer_search.recipe import Recipe, read_toml
 from fer_search.runs import LEDGER, RESULT, SETTINGS, new_directory, read_json, read_settings, write_json
-from fer_search.search.run import Resources, run_search
+from fer_search.search.run import Resources, check_resources, connected, run_search
 from fer_search.search.select import leaderboard, select_winner
 from fer_search.search.space import Space, read_space
 from fer_search.tracking import JournalTracker, Tracker, local_store
@@ -252,8 +252,6 @@ def _run(
     objective = TrainingObjective(
         splits.fit, splits.validation, device="cuda" if resources.gpus else "cpu", threads=resources.cpus
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / SETTINGS, settings)
     tracker = JournalTracker(
         Tracker(settings["tracking_uri"]),
         search_id=settings["search_id"],
@@ -263,8 +261,11 @@ def _run(
         tags_of=_recipe_tags,
         parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
     )
-    with _followed(directory / JOURNAL, tracker, follow):
-        run_search(objective, space, directory, resources=resources, address=settings["address"], resume=resume)
+    with connected(settings["address"]):
+        check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
+        write_json(directory / SETTINGS, settings)
+        with _followed(directory / JOURNAL, tracker, follow):
+            run_search(objective, space, directory, resources=resources, resume=resume)
     return read_search(directory.name, runs=directory.parent)
 
 

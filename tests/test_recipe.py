@@ -16,8 +16,9 @@ def test_the_defaults_are_the_settings_of_the_reference_design():
 
 
 def test_all_problems_come_at_once_with_the_nearest_name_of_an_unknown_field():
+    values = {"max_lrr": 1, "epochs": 0, "sam_rho": math.nan, "batch_size": 3.5, "optimizer": "x"}
     with pytest.raises(InvalidInput) as error:
-        Recipe.build({"max_lrr": 1, "epochs": 0, "sam_rho": math.nan, "batch_size": 3.5, "optimizer": "x"}, source="f.toml")
+        Recipe.build(values, source="f.toml")
     assert set(error.value.problems) == {
         "f.toml: max_lrr: must be a field of the recipe (did you mean 'max_lr'?), got 1",
         "f.toml: epochs: must be greater than or equal to 1, got 0",

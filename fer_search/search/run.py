@@ -50,7 +50,7 @@ def run_search(
     stopped again; on a cluster, `directory` must be one that every node reaches. With `resume` the search in
     `directory` goes on where it was. Raises InvalidInput if no node can run a trial.
     """
-    with _connected(address):
+    with connected(address):
         check_resources(resources)
         trainable = tune.with_resources(
             tune.with_parameters(ObjectiveTrainable, objective=objective, metric=space.metric, horizon=space.horizon),
@@ -110,7 +110,7 @@ def _trial_name(trial: Trial) -> str:
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start an embedded Ray; a connection that was there before is used."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

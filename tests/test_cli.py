@@ -1,0 +1,194 @@
+"""The command line as a user meets it: judged by exit code, output and what it leaves behind."""
+
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_search.cli import main
+from fer_search.data.fer2013_csv import write_csv
+from fer_search.data.synthetic import synthesize
+from fer_search.recipe import Recipe, read_toml
+from fer_search.workflow import check_space
+
+Done = namedtuple("Done", "returncode stdout stderr")
+
+
+@pytest.fixture
+def fer_search(tmp_path, monkeypatch, capsys):
+    """Run the console script's own function in `tmp_path`."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fer-search", *map(str, arguments)])
+        monkeypatch.chdir(tmp_path)
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fails_with(fer_search, tmp_path):
+    def check(expected, *arguments):
+        before = sorted(tmp_path.rglob("*"))
+        done = fer_search(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert expected in done.stderr
+        assert "Traceback" not in done.stderr
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+
+    return check
+
+
+def test_a_mistake_in_a_process_of_its_own_is_one_line_and_exit_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_search", "data", "check", "nowhere.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "error: nowhere.csv: source: must be 'synthetic', a file or a directory, got 'nothing there'\n"
+    )
+
+
+@pytest.fixture
+def csv(tmp_path):
+    write_csv(synthesize(60), tmp_path / "faces.csv")
+    return tmp_path / "faces.csv"
+
+
+SMALL = '[base]\nbackbone = "test_resnet"\nstem_stride = 2\nepochs = 3\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("emotion,pixels", "emotions,pixels", "emotion: must be a column"),
+        ("emotion,pixels,Usage", "emotion,Usage", "pixels: must be a column"),
+        ("Training\n", "Trainin\n", "must be"),
+    ],
+)
+def test_a_wrong_column_is_named(csv, fails_with, old, new, message):
+    csv.write_text(csv.read_text().replace(old, new, 1))
+    fails_with(message, "data", "check", csv)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0," + " ".join(["7"] * 2303) + ",Training", "must be 2304 numbers, got 2303"),
+        ("0," + " ".join(["7"] * 2303 + ["300"]) + ",Training", "300"),
+        ("9," + " ".join(["7"] * 2304) + ",Training", "emotion"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_number(csv, fails_with, fer_search, row, message):
+    csv.write_text(csv.read_text() + row + "\n")
+    fails_with("data row 61", "data", "check", csv)
+    assert message in fer_search("data", "check", csv).stderr
+
+
+def test_an_empty_folder_and_a_corrupt_image_are_named(tmp_path, fails_with):
+    (tmp_path / "empty").mkdir()
+    fails_with("empty", "data", "check", "empty")
+    (tmp_path / "faces/train/happy").mkdir(parents=True)
+    (tmp_path / "faces/train/happy/a.jpg").write_bytes(b"no image")
+    fails_with("a.jpg", "data", "check", "faces")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (SMALL + "max_lrr = 1.0\n[space.sam_rho]\nlow=0.01\nhigh=0.2\n", "base.max_lrr: must be a field of the recipe (did you mean 'max_lr'?)"),
+        (SMALL + "[space.sam_rho]\nlow=0.01\nhigh=200.0\n", "space.sam_rho: at 200.0: sam_rho: must be less than or equal to 10"),
+        (SMALL + "[space.epochs]\nlow=1\nhigh=9\n", "space.epochs: must not be searched, since it is the resource"),
+        (SMALL + "[space.split_seed]\nlow=0\nhigh=9\n", "space.split_seed: must not be searched, since all trials"),
+        (SMALL + 'sam_rho = 0.0\n[space.sam_adaptive]\nchoices=[false,true]\n', "sam_adaptive: must stay False, since it has no effect"),
+        (SMALL + '[space.dropout]\nlow=0.0\nhigh=0.5\n[search]\nmetric="val_accuracy_ema"\n[space.ema_decay]\nlow=0.0\nhigh=0.999\n', "ema_decay: must be above 0, since trials are compared"),
+        ('[space.backbone]\nchoices=["efficientnet_b0","efficientnet_bb"]\n', "backbone: must be the name of a timm model (did you mean 'efficientnet_b"),
+        ("[space.sam_rho\n", "space.toml: file: must be TOML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_space_file_is_refused_before_anything_starts(tmp_path, fails_with, space, message):
+    (tmp_path / "space.toml").write_text(space)
+    fails_with(message, "search", "space.toml", "--name", "s")
+
+
+def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, fails_with):
+    (tmp_path / "space.toml").write_text(SMALL + "[space.sam_rho]\nlow=0.01\nhigh=0.2\n")
+    arguments = ("search", "space.toml", "--name", "s", "--cpus-per-trial", "999", "--gpus-per-trial", "77")
+    fails_with("cpus per trial: must be at most", *arguments)
+    fails_with("gpus per trial: must be at most", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--name", "t", "max_lrr=1"), "max_lrr: must be a field of the recipe (did you mean 'max_lr'?)"),
+        (("train", "--name", "a/b"), "name: must be up to 64 letters"),
+        (("train", "--name", "t", "--data", "nowhere.csv"), "nowhere.csv"),
+        (("train", "--name", "t", "backbone=vit_tiny_patch16_224"), "backbone: must be a convolutional timm model"),
+        (("compare", "nothing"), "settings.json: file: must exist"),
+        (("resume", "nothing"), "settings.json: file: must exist"),
+        (("retrain", "nothing"), "settings.json: file: must exist"),
+        (("export", "nothing"), "settings.json: file: must exist"),
+        (("predict", "nothing", "face.png"), "manifest.json: file: must exist"),
+        (("evaluate", "nothing", "--split", "secret"), "split: must be validation, public or private"),
+        (("ui",), "must be there: search or train first"),
+        (("data", "synth", "no/such/folder/x.csv", "--num-faces", "10"), "num"),
+    ],
+)
+def test_a_mistake_is_one_clear_message_and_exit_code_2(fails_with, arguments, message):
+    fails_with(message, *arguments)
+
+
+def test_synthetic_faces_are_written_in_fer2013s_form_and_read_back(tmp_path, fer_search):
+    assert fer_search("data", "synth", "faces.csv", "--num-faces", "70").returncode == 0
+    assert (tmp_path / "faces.csv").read_text().startswith("emotion,pixels,Usage\n")
+    done = fer_search("data", "check", "faces.csv")
+    assert synthesize(70).fingerprint() in done.stdout
+
+
+def test_a_recipe_is_printed_as_toml_that_can_be_trained(tmp_path, fer_search):
+    done = fer_search("recipe", "epochs=3", "max_lr=1e-4")
+    (tmp_path / "mine.toml").write_text(done.stdout)
+    assert Recipe.read(tmp_path / "mine.toml") == Recipe().replace({"epochs": 3, "max_lr": 1e-4})
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "search", "resume", "compare", "retrain", "evaluate", "export", "predict", "ui", "recipe"],
+)
+def test_every_commands_help_shows_an_example(fer_search, command):
+    done = fer_search(command, "--help")
+    assert done.returncode == 0
+    assert f"fer-search {command}" in done.stdout
+    assert "Example" in done.stdout
+
+
+def test_the_shipped_spaces_build_recipes_at_200_random_points():
+    rng = np.random.default_rng(0)
+    spaces = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
+    assert [path.stem for path in spaces] == ["augmentation", "full", "sam_onecycle", "smoke"]
+    for path in spaces:
+        space = check_space(read_toml(path), source=path)
+        for _ in range(200):
+            point = {}
+            for key, domain in space.domains.items():
+                if hasattr(domain, "choices"):
+                    point[key] = domain.choices[rng.integers(len(domain.choices))]
+                    continue
+                low, high = (np.log(domain.low), np.log(domain.high)) if domain.log else (domain.low, domain.high)
+                value = rng.uniform(low, high)
+                value = float(np.exp(value)) if domain.log else float(value)
+                point[key] = round(value) if isinstance(domain.low, int) else min(max(value, domain.low), domain.high)
+            Recipe.build({**space.parameters, **point})

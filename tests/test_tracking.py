@@ -1,0 +1,124 @@
+"""Runs in a real SQLite store, read with MLflow's own client."""
+
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from fer_search.journal import Journal, read_events
+from fer_search.tracking import EXPERIMENT, JournalTracker, Tracker, local_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("store")
+    Tracker(local_store(directory)).client.search_experiments()  # makes the data base once
+    return local_store(directory)
+
+
+def tracker_for(store, search_id, **more):
+    settings = {"kind": "search", "name": "s", "tags": {"space": "toy"}, "tags_of": lambda p: {"x": str(p["x"])}}
+    return JournalTracker(Tracker(store), search_id=search_id, **{**settings, "parent_params": {"eta": 3}, **more})
+
+
+def play(path, tracker):
+    for event, _ in read_events(path):
+        tracker.receive(event)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for number, (epochs, state) in enumerate([(3, "COMPLETE"), (1, "PRUNED"), (2, "FAIL"), (2, None)]):
+        journal.trial_started(number, {"x": number, "rate": 0.1})
+        for epoch in range(1, epochs + 1):
+            journal.epoch_ended(number, epoch, {"score": epoch / 10 + number})
+            time.sleep(0.002)
+        if state:
+            journal.trial_ended(number, state, "because" if state == "FAIL" else "")
+    return journal
+
+
+def runs_of(store, search_id):
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], f"tags.`fer_search.search_id` = '{search_id}'")
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = sorted((run for run in runs if run not in parents), key=lambda run: run.info.run_name)
+    return client, parents, children
+
+
+def check(store, search_id):
+    client, (parent,), children = runs_of(store, search_id)
+    assert [run.info.status for run in children] == ["FINISHED", "KILLED", "FAILED", "KILLED"]
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    for number, (run, epochs) in enumerate(zip(children, (3, 1, 2, 2), strict=True)):
+        assert run.data.params == {"x": str(number), "rate": "0.1"}
+        assert run.data.tags["x"] == str(number)
+        history = client.get_metric_history(run.info.run_id, "score")
+        assert [(m.step, m.value) for m in history] == [(e, e / 10 + number) for e in range(1, epochs + 1)]
+    assert children[2].data.tags["message"] == "because"
+    return parent
+
+
+def test_a_search_becomes_a_parent_and_a_child_per_trial_with_every_epoch_once(store, journal):
+    tracker = tracker_for(store, "a")
+    play(journal.path, tracker)
+    tracker.close("FINISHED")
+    parent = check(store, "a")
+    assert (parent.info.status, parent.data.params, parent.data.tags["kind"]) == ("FINISHED", {"eta": "3"}, "search")
+
+
+def test_replaying_a_journal_after_a_restart_changes_nothing(store, journal):
+    first = tracker_for(store, "b")
+    for event, _ in list(read_events(journal.path))[:7]:
+        first.receive(event)  # then the process is killed
+    second = tracker_for(store, "b")
+    play(journal.path, second)
+    second.close("KILLED")
+    check(store, "b")
+    third = tracker_for(store, "b")
+    play(journal.path, third)
+    third.close("FINISHED")
+    assert check(store, "b").info.status == "FINISHED"
+
+
+def test_two_searches_in_one_store_do_not_mix(store, journal):
+    for search_id in ("c", "d"):
+        tracker = tracker_for(store, search_id)
+        play(journal.path, tracker)
+        tracker.close("FINISHED")
+        check(store, search_id)
+
+
+def test_a_trial_that_was_started_again_with_other_parameters_has_one_run(store, journal):
+    journal.trial_started(3, {"x": 9, "rate": 0.1})
+    journal.epoch_ended(3, 1, {"score": 0.9})
+    tracker = tracker_for(store, "e")
+    play(journal.path, tracker)
+    tracker.close("FINISHED")
+    _, _, children = runs_of(store, "e")
+    assert [run.data.params["x"] for run in children] == ["0", "1", "2", "9"]
+
+
+def test_a_training_is_one_run_without_a_parent(store, tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.trial_started(0, {"x": 1})
+    journal.epoch_ended(0, 1, {"score": 0.5})
+    journal.trial_ended(0, "COMPLETE")
+    tracker = tracker_for(store, "f", kind="retrain", parent_params=None)
+    play(journal.path, tracker)
+    tracker.close("FINISHED")
+    _, (run,), children = runs_of(store, "f")
+    assert children == []
+    assert (run.info.status, run.data.tags["kind"], run.data.metrics) == ("FINISHED", "retrain", {"score": 0.5})
+
+
+def test_a_server_that_is_away_raises_from_receive_and_never_from_connect_or_close(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = tracker_for("http://127.0.0.1:9", "g")
+    tracker.connect()
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        tracker.receive({"event": "trial_started", "trial": 0, "parameters": {"x": 1}, "time": 0.0})
+    tracker.close("FINISHED")
+    assert any("MLflow" in message for message in caplog.messages)

@@ -1,0 +1,190 @@
+"""The whole path on real parts: `make demo`'s own script, then what it left, read independently."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from fer_search import workflow
+from fer_search.data.splits import read_ledger
+from fer_search.data.synthetic import synthesize
+from fer_search.errors import InvalidInput
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import read_journal
+from fer_search.predict import Predictor
+from fer_search.recipe import Recipe
+from fer_search.tracking import local_store
+from fer_search.training.run import read_choice, train_to_end
+from fer_search.training.trainer import Trainer
+
+DEMO = Path(__file__).with_name("demo.py")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The demonstration with six short trials."""
+    runs = tmp_path_factory.mktemp("demo") / "runs"
+    sizes = ("--trials", "6", "--epochs", "3", "--retrain-epochs", "3")
+    command = [sys.executable, str(DEMO), "--runs", str(runs), "--name", "demo", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr
+    (runs / "stdout.txt").write_text(done.stdout)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def bundle(runs):
+    return runs / "demo" / "bundle"
+
+
+def test_the_demonstration_shows_a_leaderboard_figures_and_where_to_look_next(runs):
+    shown = (runs / "stdout.txt").read_text()
+    for text in (
+        "6 of 6 trials",
+        "vs default",
+        "search-validation",
+        "PublicTest",
+        "registered in MLflow",
+        "fer-search ui",
+    ):
+        assert text in shown
+
+
+def test_the_search_stopped_some_trials_early_and_none_is_left_running(runs):
+    trials = read_journal(runs / "demo" / JOURNAL)
+    assert len(trials) == 6
+    assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
+    defaults = Recipe().model_dump()
+    assert trials[0].parameters["max_lr"] == defaults["max_lr"]
+
+
+def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
+    client = MlflowClient(local_store(runs))
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
+    assert {run.info.status for run in found} <= {"FINISHED", "KILLED"}
+    parents = [run for run in found if run.data.tags["kind"] == "search"]
+    children = [run for run in found if run.data.tags["kind"] == "trial"]
+    assert (len(parents), len(children), len(found)) == (1, 6, 8)
+    assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in children)
+    by_name = {run.info.run_name: run for run in children}
+    for trial in read_journal(runs / "demo" / JOURNAL):
+        run = by_name[f"trial {trial.number:05d}"]
+        assert run.info.status == {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[trial.state]
+        assert run.data.params == {key: str(value) for key, value in trial.parameters.items()}
+        assert run.data.tags["recipe_digest"] == Recipe.build(trial.parameters).digest()
+        for name in trial.epochs[0]:
+            history = client.get_metric_history(run.info.run_id, name)
+            assert [(m.step, m.value) for m in history] == [
+                (epoch, metrics[name]) for epoch, metrics in enumerate(trial.epochs, start=1)
+            ]
+    assert len(client.search_model_versions("name='fer_search'")) == 1
+
+
+def test_the_bundles_onnx_equals_a_timm_network_with_its_weights(bundle):
+    recipe = Recipe.read(bundle / "winner.toml")
+    network = timm.create_model(recipe.backbone, in_chans=1, num_classes=7)
+    network.get_submodule(network.pretrained_cfg["first_conv"]).stride = (recipe.stem_stride, recipe.stem_stride)
+    state = load_file(bundle / "model.safetensors")
+    network.load_state_dict({name.removeprefix("backbone."): value for name, value in state.items()})
+    pixels = synthesize(50, seed=9).pixels
+    images = pixels[:, None].astype(np.float32) / 255
+    with torch.no_grad():
+        expected = network.eval()(torch.tensor(images) * 2 - 1)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    (logits,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-3)
+    np.testing.assert_allclose(Predictor(bundle).predict(pixels), expected.softmax(1).numpy(), atol=1e-4)
+
+
+def test_the_bundles_figures_are_those_of_its_own_weights(runs, bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    figures = workflow.evaluate(bundle, data="synthetic", split="public", runs=runs)
+    assert figures["accuracy"] == manifest["metrics"]["public"]["accuracy"]
+    public = synthesize().where("PublicTest")
+    predicted = Predictor(bundle).predict(public.pixels).argmax(1)
+    assert figures["accuracy"] == pytest.approx((predicted == public.labels).mean(), abs=0.004)
+    assert manifest["data"]["fingerprint"] == synthesize().fingerprint()
+
+
+def test_a_look_at_the_private_test_is_on_record(runs, bundle):
+    ledger = runs / "private_test_ledger.jsonl"
+    assert not ledger.exists(), "nothing but the explicit command may read PrivateTest"
+    workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
+    workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
+    entries = read_ledger(ledger)
+    assert [entry["earlier_readings"] for entry in entries] == [0, 1]
+    assert Recipe.read(bundle / "winner.toml").digest() in entries[0]["purpose"]
+
+
+def test_the_same_retrain_again_gives_the_result_without_training_and_another_recipe_is_refused(runs):
+    first = workflow.retrain("demo", epochs=3, runs=runs)
+    assert first["metrics"] == json.loads((runs / "demo/retrain/result.json").read_text())["metrics"]
+    with pytest.raises(InvalidInput, match="recipe: must be the one of the training there"):
+        workflow.retrain("demo", epochs=4, runs=runs)
+
+
+def test_a_bundle_that_was_changed_is_refused(bundle, tmp_path):
+    import shutil
+
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    (copy / "model.onnx").write_bytes(b"other")
+    with pytest.raises(InvalidInput, match=r"model.onnx: sha256: must be the manifest's"):
+        Predictor(copy)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["onnx"]["name"] = "../../etc/passwd"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidInput, match=r"files.onnx.name: must be a plain file name"):
+        Predictor(copy)
+
+
+def test_a_bundle_is_not_overwritten(runs):
+    with pytest.raises(InvalidInput, match="bundle: must not be there yet"):
+        workflow.export("demo", runs=runs)
+
+
+def test_a_search_on_other_data_than_it_began_with_is_not_resumed(runs, monkeypatch):
+    monkeypatch.setattr(workflow, "load_faces", lambda source: synthesize(100))
+    with pytest.raises(InvalidInput, match="data: must have the fingerprint"):
+        workflow.resume("demo", runs=runs)
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_result(small, fit, validation, tmp_path):
+    recipe = small.replace({"epochs": 4})
+    device = torch.device("cpu")
+    expected = train_to_end(Trainer(recipe, fit, validation, device=device), tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    trainer = Trainer(recipe, fit, validation, device=device)
+    original = trainer.state_dict
+    calls = itertools.count(1)
+
+    def state_dict():
+        if next(calls) == 3:  # the weights and the journal of epoch 3 are written, its checkpoint is not
+            raise Killed
+        return original()
+
+    trainer.state_dict = state_dict
+    with pytest.raises(Killed):
+        train_to_end(trainer, tmp_path / "killed")
+    assert train_to_end(Trainer(recipe, fit, validation, device=device), tmp_path / "killed") == expected
+
+    def curve(directory):
+        (record,) = read_journal(directory / JOURNAL)
+        return [{k: v for k, v in m.items() if "second" not in k} for m in record.epochs], record.state
+
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert read_choice(tmp_path / "killed") == expected
+    ours, theirs = (load_file(tmp_path / name / "weights.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fer_search.errors import InvalidInput, problem
+from fer_search.report import audit_tables, figures_table, predictions_table
+from fer_search.terminal import err, finish_search, out, print_json, print_search, print_training, progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +27,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 app.add_typer(data_app, name="data")
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 DataOption = Annotated[
     str,
@@ -67,8 +65,6 @@ def data_check(
     """
     from fer_search.data.audit import audit
     from fer_search.data.fer2013 import load_faces
-    from fer_search.report import audit_tables
-    from fer_search.terminal import print_json
 
     with err.status("reading"):
         faces = load_faces(source)
@@ -134,7 +130,6 @@ def train(
     """
     from fer_search import workflow
     from fer_search.recipe import Recipe, parse_overrides
-    from fer_search.terminal import print_training, progress
 
     base = Recipe.read(recipe_file) if recipe_file else Recipe()
     chosen = base.replace(parse_overrides(overrides or []), source=recipe_file or "command line")
@@ -172,7 +167,6 @@ def search(
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
     from fer_search.search.run import Resources
-    from fer_search.terminal import finish_search, progress
 
     default = workflow.default_resources()
     resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
@@ -198,7 +192,6 @@ def resume(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = Fal
     Example: `fer-search resume first`
     """
     from fer_search import workflow
-    from fer_search.terminal import finish_search, progress
 
     finish_search(workflow.resume(name, runs=runs, follow=progress()), as_json=as_json)
 
@@ -210,7 +203,6 @@ def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = Fa
     Example: `fer-search compare first --json`
     """
     from fer_search import workflow
-    from fer_search.terminal import print_search
 
     print_search(workflow.read_search(name, runs=runs), as_json=as_json)
 
@@ -229,7 +221,6 @@ def retrain(
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
-    from fer_search.terminal import print_training, progress
 
     result = workflow.retrain(
         name, epochs=epochs, overrides=parse_overrides(overrides or []), runs=runs, follow=progress()
@@ -252,8 +243,6 @@ def evaluate(
     Example: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public`
     """
     from fer_search import workflow
-    from fer_search.report import figures_table
-    from fer_search.terminal import print_json
 
     if split not in ("validation", "public", "private"):
         raise InvalidInput(problem("command line", "split", "must be validation, public or private", split))
@@ -297,20 +286,14 @@ def predict(
 
     Example: `fer-search predict runs/first/bundle faces/`
     """
-    from rich.table import Table
-
     from fer_search.predict import Predictor, predict_files
-    from fer_search.terminal import print_json
 
     predictor = Predictor(bundle)
     rows = predict_files(predictor, images)
     if as_json:
         print_json([{"image": str(path), "emotion": emotion, "probabilities": p} for path, emotion, p in rows])
         return
-    table = Table("image", "emotion", *predictor.classes)
-    for path, emotion, probabilities in rows:
-        table.add_row(str(path), emotion, *(f"{value:.1%}" for value in probabilities.values()))
-    out.print(table)
+    out.print(predictions_table(rows))
 
 
 @app.command()

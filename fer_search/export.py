@@ -20,7 +20,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.predict import MANIFEST, MANIFEST_FORMAT, sha256_of
 from fer_search.recipe import Recipe
 from fer_search.runs import RESULT, read_json, write_json
-from fer_search.training.metrics import predict_logits
+from fer_search.training.evaluation import predict_logits
 from fer_search.training.run import WEIGHTS, load_model
 
 FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}

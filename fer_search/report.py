@@ -1,6 +1,7 @@
 """What a person reads: leaderboard, figures and audit as terminal tables, and one line per event of a journal."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,6 +13,7 @@ from fer_search.journal import Event, TrialRecord
 from fer_search.search.space import Space
 from fer_search.training.metrics import accuracy_interval, summary
 
+NUM_SHOWN_SIDE_BY_SIDE = 5
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
 
 
@@ -55,15 +57,8 @@ def leaderboard_table(rows: list[dict[str, Any]], space: Space, *, title: str) -
         "their last value.\nThe best of many trials looks better than it is: what counts are the figures of retrain."
     )
     table = _table(title, caption=caption)
-    table.add_column("#", justify="right")
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    table.add_column("epochs", justify="right")
-    table.add_column(space.metric, justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("vs default", justify="right")
-    for key in space.domains:
-        table.add_column(key, justify="right")
+    for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs default"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for row in rows:
         difference = row["difference_to_default"]
         table.add_row(
@@ -74,8 +69,18 @@ def leaderboard_table(rows: list[dict[str, Any]], space: Space, *, title: str) -
             _percent(row[space.metric]),
             "" if row["low"] is None else f"{row['low'] * 100:.1f} - {row['high'] * 100:.1f}",
             "" if difference is None else f"{difference * 100:+.1f}",
-            *(_short(value) for value in row["parameters"].values()),
         )
+    return table
+
+
+def parameters_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the searched parameters of the best trials and of the default recipe, side by side."""
+    shown = [row for row in rows if row["rank"] <= NUM_SHOWN_SIDE_BY_SIDE or row["trial"] == 0]
+    table = _table("parameters of the best")
+    for heading in ("parameter", *(f"trial {row['trial']}{'*' if row['trial'] == 0 else ''}" for row in shown)):
+        table.add_column(heading, justify="left" if heading == "parameter" else "right")
+    for key in rows[0]["parameters"]:
+        table.add_row(key, *(_short(row["parameters"][key]) for row in shown))
     return table
 
 
@@ -116,6 +121,17 @@ def audit_tables(found: Audit, *, title: str) -> list[Table]:
         )
         findings.add_row(f"{near.groups_across_splits:,}", f"of their {near.groups:,} groups cross a split")
     return [counts, findings]
+
+
+def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
+    """Return the emotion and the probabilities of each image for a terminal."""
+    table = _table("")
+    table.add_column("image")
+    for heading in ("emotion", *rows[0][2]):
+        table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
+    for path, emotion, probabilities in rows:
+        table.add_row(path.name, emotion, *map(_percent, probabilities.values()))
+    return table
 
 
 def event_line(event: Event, *, num_epochs: int) -> str:

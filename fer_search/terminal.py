@@ -2,23 +2,28 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import typer
 from rich.console import Console
 
 from fer_search.journal import Event
-from fer_search.report import event_line, figures_table, leaderboard_rows, leaderboard_table
-from fer_search.workflow import SearchResult
+from fer_search.report import event_line, figures_table, leaderboard_rows, leaderboard_table, parameters_table
 
-out = Console(highlight=False)
+if TYPE_CHECKING:
+    from fer_search.workflow import SearchResult
+
+WIDTH_OF_A_FILE = 160
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False)
 
 
 def progress() -> Callable[[Event], None]:
     """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter."""
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     num_epochs: dict[int, int] = {}
@@ -36,7 +41,7 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def print_search(result: SearchResult, *, as_json: bool) -> None:
+def print_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print a search's leaderboard as it stands."""
     rows = leaderboard_rows(
         result.leaderboard(), result.space, num_validation=result.settings["data"]["num_validation"]
@@ -44,14 +49,13 @@ def print_search(result: SearchResult, *, as_json: bool) -> None:
     if as_json:
         print_json({"name": result.name, "complete": result.complete, "metric": result.space.metric, "trials": rows})
     else:
-        out.print(
-            leaderboard_table(
-                rows, result.space, title=f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
-            )
-        )
+        title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
+        out.print(leaderboard_table(rows, result.space, title=title))
+        if rows:
+            out.print(parameters_table(rows))
 
 
-def finish_search(result: SearchResult, *, as_json: bool) -> None:
+def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the leaderboard and what to do next; an interrupted search ends the program with code 130."""
     print_search(result, as_json=as_json)
     if not result.complete:

@@ -32,8 +32,8 @@ from fer_search.search.run import Resources, check_resources, connected, run_sea
 from fer_search.search.select import leaderboard, select_winner
 from fer_search.search.space import Space, read_space
 from fer_search.tracking import JournalTracker, Tracker, local_store
+from fer_search.training.evaluation import predict_logits
 from fer_search.training.metrics import evaluate as evaluate_probabilities
-from fer_search.training.metrics import predict_logits
 from fer_search.training.model import backbone_problems
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import WEIGHTS, load_model, train_to_end

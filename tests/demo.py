@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--name", default=time.strftime("demo-%Y%m%d-%H%M%S"))
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=9, help="of a trial")
-    parser.add_argument("--retrain-epochs", type=int, default=20)
+    parser.add_argument("--retrain-epochs", type=int, default=15)
     arguments = parser.parse_args()
     runs, name, started = arguments.runs, arguments.name, time.monotonic()
 

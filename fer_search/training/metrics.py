@@ -1,45 +1,12 @@
-"""What a network is worth: probabilities of faces, and the figures that follow from them."""
+"""The figures that follow from probabilities: accuracy with its interval, F1, recall, calibration. Loads no torch."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score, recall_score
-from torch import Tensor, nn
 
 from fer_search.data.faces import EMOTIONS
-
-EVALUATION_BATCH = 512
-
-
-@torch.no_grad()
-def predict_logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the float32 logits (N, 7) of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
-    was_training = model.training
-    model.eval()
-    logits = torch.cat(
-        [model(batch.unsqueeze(1).float() / 255).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
-    )
-    model.train(was_training)
-    return logits
-
-
-def epoch_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return loss, accuracy and macro-F1 of logits (N, 7) against labels (N,)."""
-    predicted = logits.argmax(1)
-    loss = F.cross_entropy(logits, labels)
-    macro_f1 = f1_score(
-        labels.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(EMOTIONS)), average="macro", zero_division=0.0
-    )
-    return {
-        "loss": float(loss),
-        "accuracy": float((predicted == labels).float().mean()),
-        "macro_f1": float(macro_f1),
-    }
 
 
 def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -48,6 +15,8 @@ def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
     The 95 % interval of the accuracy is Wilson's (1927). The calibration error is the expected one over 15 bins of
     equal width (Guo et al. 2017). Recall of a class without images is None.
     """
+    from sklearn.metrics import confusion_matrix, f1_score, recall_score
+
     predicted = probabilities.argmax(1)
     correct = predicted == labels
     classes = np.arange(len(EMOTIONS))
@@ -68,6 +37,8 @@ def evaluate(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 
 def accuracy_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of an accuracy."""
+    from scipy.stats import binomtest
+
     interval = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 

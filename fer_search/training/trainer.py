@@ -24,7 +24,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.augment import augment, smooth_labels
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
-from fer_search.training.metrics import epoch_metrics, predict_logits
+from fer_search.training.evaluation import epoch_metrics, predict_logits
 from fer_search.training.model import build_model
 from fer_search.training.optimization import build_optimizer, build_schedule
 from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm

@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from fer_search.training.metrics import accuracy_interval, calibration_error, epoch_metrics, evaluate, predict_logits
+from fer_search.training.evaluation import epoch_metrics, predict_logits
+from fer_search.training.metrics import accuracy_interval, calibration_error, evaluate
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""A network on faces: logits, and what an epoch reports of them."""
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+from fer_search.data.faces import EMOTIONS
+
+EVALUATION_BATCH = 512
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the float32 logits (N, 7) of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
+    was_training = model.training
+    model.eval()
+    logits = torch.cat(
+        [model(batch.unsqueeze(1).float() / 255).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
+    )
+    model.train(was_training)
+    return logits
+
+
+def epoch_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return loss, accuracy and macro-F1 of logits (N, 7) against labels (N,)."""
+    predicted = logits.argmax(1)
+    loss = F.cross_entropy(logits, labels)
+    macro_f1 = f1_score(
+        labels.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(EMOTIONS)), average="macro", zero_division=0.0
+    )
+    return {
+        "loss": float(loss),
+        "accuracy": float((predicted == labels).float().mean()),
+        "macro_f1": float(macro_f1),
+    }

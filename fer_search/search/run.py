@@ -127,7 +127,8 @@ def connected(address: str | None) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        rule = f"must be the address of a running Ray cluster ({str(error).splitlines()[0]})"
+        hint = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+        rule = f"must be the address of a running Ray cluster ({str(error).splitlines()[0]}; {hint})"
         raise InvalidInput(problem("command line", "address", rule, address)) from error
     try:
         yield

@@ -1,6 +1,6 @@
 """A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
 
-python toy.py DIRECTORY NUM_TRIALS [resume]
+python toy.py DIRECTORY NUM_TRIALS [resume] [HOST:PORT]
 """
 
 import json
@@ -62,5 +62,6 @@ if __name__ == "__main__":
         toy_space(int(sys.argv[2])),
         directory,
         resources=Resources(max_concurrent=1),
+        address=next((argument for argument in sys.argv[3:] if ":" in argument), None),
         resume="resume" in sys.argv,
     )

@@ -17,7 +17,7 @@ from fer_search.atomic import replacing
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput, problem
-from fer_search.predict import MANIFEST, MANIFEST_FORMAT, sha256_of
+from fer_search.predict import MANIFEST, sha256_of
 from fer_search.recipe import Recipe
 from fer_search.runs import RESULT, read_json, write_json
 from fer_search.training.evaluation import predict_logits
@@ -91,7 +91,6 @@ def parity(model: nn.Module, onnx_file: Path) -> float:
 
 def _manifest(bundle: Path, result: dict[str, Any], recipe: Recipe, difference: float) -> dict[str, Any]:
     return {
-        "format": MANIFEST_FORMAT,
         "classes": list(EMOTIONS),
         "input": {
             "name": "images",

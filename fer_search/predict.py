@@ -1,7 +1,6 @@
 """A bundle to probabilities, by ONNX Runtime alone: no torch, no training code."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_search.errors import InvalidInput, problem
+from fer_search.runs import read_json
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 BATCH = 256
 
@@ -53,14 +52,7 @@ def predict_files(predictor: Predictor, paths: list[Path]) -> list[tuple[Path, s
 def read_manifest(bundle: Path) -> dict[str, Any]:
     """Read and verify a bundle's manifest: format, plain file names, checksums."""
     path = bundle / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(problem(path, "file", "must exist and be readable", error.strerror)) from error
-    except ValueError as error:
-        raise InvalidInput(problem(path, "file", "must be JSON", str(error))) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
-        raise InvalidInput(problem(path, "format", f"must be {MANIFEST_FORMAT}", dict(manifest).get("format")))
+    manifest = read_json(path)
     problems = []
     for role, file in manifest["files"].items():
         name = file["name"]

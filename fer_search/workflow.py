@@ -6,11 +6,8 @@ This is the only module that knows both the training and the search; each works 
 `runs`, the directory that all searches and trainings live in, and writes nowhere else.
 """
 
-import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,14 +16,23 @@ import torch
 
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
-from fer_search.data.splits import Splits, read_private_test, split_faces
+from fer_search.data.splits import Splits, read_private_test
 from fer_search.errors import InvalidInput, finding, problem
 from fer_search.export import FILES, export_bundle
-from fer_search.follower import Follower
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Event, TrialRecord, read_journal
+from fer_search.journal import TrialRecord, read_journal
 from fer_search.predict import read_manifest
 from fer_search.recipe import Recipe, read_toml
+from fer_search.record import (
+    Follow,
+    check_fingerprint,
+    describe_data,
+    followed,
+    package_versions,
+    recipe_tags,
+    run_tags,
+    split_for,
+)
 from fer_search.runs import LEDGER, RESULT, SETTINGS, new_directory, read_json, read_settings, write_json
 from fer_search.search.run import Resources, check_resources, connected, run_search
 from fer_search.search.select import leaderboard, select_winner
@@ -43,8 +49,6 @@ RUNS = Path("runs")
 RETRAIN = "retrain"
 # What decides which images a trial learns from and is judged on: results of trials that differ in it do not compare.
 SPLIT_FIELDS = ("split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates")
-
-Follow = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,14 @@ def search(
     """
     directory = new_directory(runs, name)
     table = read_toml(space_file)
-    if overrides:
-        table["base"] = {**table.get("base", {}), **overrides}
+    check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
+    table["base"] = {**table.get("base", {}), **(overrides or {})}
     if num_trials is not None:
         table["search"] = {**table.get("search", {}), "num_trials": num_trials}
     space = check_space(table, source=space_file)
     recipe = Recipe.build({**space.parameters, **space.first_point}, source=space_file)
     faces = load_faces(data)
-    splits = _split(faces, recipe)
+    splits = split_for(faces, recipe)
     Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what a trial would raise
     resources = resources or default_resources()
     settings = {
@@ -114,8 +118,8 @@ def search(
         "resources": asdict(resources),
         "address": address,
         "tracking_uri": tracking_uri or local_store(runs),
-        "data": _describe_data(data, faces, splits),
-        "versions": _versions(),
+        "data": describe_data(data, faces, splits),
+        "versions": package_versions(),
     }
     return _run(directory, settings, space, splits, follow, resume=False)
 
@@ -125,9 +129,9 @@ def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> Sea
     result = read_search(name, runs=runs)
     settings = result.settings
     faces = load_faces(settings["data"]["source"])
-    _check_fingerprint(faces, settings)
+    check_fingerprint(faces, settings)
     recipe = Recipe.build({**result.space.parameters, **result.space.first_point})
-    return _run(result.directory, settings, result.space, _split(faces, recipe), follow, resume=True)
+    return _run(result.directory, settings, result.space, split_for(faces, recipe), follow, resume=True)
 
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
@@ -140,11 +144,11 @@ def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
 
 def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
     """Turn a parsed space file into a checked Space; raises InvalidInput with all its problems."""
-    metric = table.get("search", {}).get("metric")
-    searched_splits = [key for key in SPLIT_FIELDS if key in table.get("space", {})]
-    if searched_splits:
-        rule = "must not be searched, since all trials must be judged on the same faces"
-        raise InvalidInput([problem(source, f"space.{key}", rule, table["space"][key]) for key in searched_splits])
+    search, domains = (value if isinstance(value, Mapping) else {} for value in map(table.get, ("search", "space")))
+    metric = search.get("metric")
+    rule = "must not be searched, since all trials must be judged on the same faces"
+    if problems := [problem(source, f"space.{key}", rule, domains[key]) for key in SPLIT_FIELDS if key in domains]:
+        raise InvalidInput(problems)
 
     def check(values: Mapping[str, Any]) -> list[str]:
         if problems := Recipe.problems(values):
@@ -208,7 +212,7 @@ def evaluate(bundle: Path, *, data: str, split: str, runs: Path = RUNS) -> dict[
     manifest = read_manifest(bundle)
     recipe = Recipe.read(bundle / FILES["recipe"])
     faces = load_faces(data)
-    splits = _split(faces, recipe)
+    splits = split_for(faces, recipe)
     if split == "private":
         purpose = f"evaluate bundle with recipe {recipe.digest()}"
         chosen = read_private_test(faces, ledger=runs / LEDGER, purpose=purpose)
@@ -257,14 +261,14 @@ def _run(
         search_id=settings["search_id"],
         kind="search",
         name=directory.name,
-        tags=_tags(settings) | {"space": Path(settings["space_file"]).name},
-        tags_of=_recipe_tags,
+        tags=run_tags(settings) | {"space": Path(settings["space_file"]).name},
+        tags_of=recipe_tags,
         parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
     )
     with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
         write_json(directory / SETTINGS, settings)
-        with _followed(directory / JOURNAL, tracker, follow):
+        with followed(directory / JOURNAL, tracker, follow):
             run_search(objective, space, directory, resources=resources, resume=resume)
     return read_search(directory.name, runs=directory.parent)
 
@@ -283,12 +287,12 @@ def _train(
     if found := backbone_problems(recipe.backbone):
         raise InvalidInput([f"recipe: {line}" for line in found])
     faces = load_faces(data)
-    splits = _split(faces, recipe)
+    splits = split_for(faces, recipe)
     if (directory / SETTINGS).exists():
         settings = read_settings(directory, kind=kind)
         if settings["recipe"] != recipe.model_dump():
             raise InvalidInput(problem(directory, "recipe", "must be the one of the training there", recipe.digest()))
-        _check_fingerprint(faces, settings)
+        check_fingerprint(faces, settings)
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
     else:
@@ -297,8 +301,8 @@ def _train(
             "search_id": uuid4().hex,
             "recipe": recipe.model_dump(),
             "tracking_uri": tracking_uri,
-            "data": _describe_data(data, faces, splits),
-            "versions": _versions(),
+            "data": describe_data(data, faces, splits),
+            "versions": package_versions(),
         }
     device = choose_device()
     trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
@@ -308,10 +312,10 @@ def _train(
         search_id=settings["search_id"],
         kind=kind,
         name=title,
-        tags=_tags(settings) | tags,
-        tags_of=_recipe_tags,
+        tags=run_tags(settings) | tags,
+        tags_of=recipe_tags,
     )
-    with _followed(directory / JOURNAL, tracker, follow):
+    with followed(directory / JOURNAL, tracker, follow):
         choice = train_to_end(trainer, directory)
     model = load_model(recipe, directory / WEIGHTS).to(device)
     result = {
@@ -325,72 +329,7 @@ def _train(
     return result
 
 
-@contextmanager
-def _followed(journal: Path, tracker: JournalTracker, follow: Follow | None) -> Iterator[None]:
-    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
-    tracker.connect()
-    status = "FAILED"
-    try:
-        with ExitStack() as followers:
-            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
-            if follow is not None:
-                followers.enter_context(Follower(journal, follow, name="progress"))
-            yield
-        running = any(trial.state == "RUNNING" for trial in read_journal(journal))
-        status = "KILLED" if running else "FINISHED"
-    finally:
-        tracker.close(status)
-
-
 def _figures(model: torch.nn.Module, faces: Faces) -> dict[str, Any]:
     device = next(model.parameters()).device
     logits = predict_logits(model, torch.tensor(faces.pixels, device=device))
     return evaluate_probabilities(logits.softmax(1).cpu().numpy(), faces.labels)
-
-
-def _split(faces: Faces, recipe: Recipe) -> Splits:
-    return split_faces(
-        faces,
-        seed=recipe.split_seed,
-        validation_fraction=recipe.validation_fraction,
-        fit_fraction=recipe.fit_fraction,
-        drop_test_duplicates=recipe.drop_test_duplicates,
-    )
-
-
-def _describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
-    return {
-        "source": source if source == "synthetic" else str(Path(source).expanduser().resolve()),
-        "fingerprint": faces.fingerprint(),
-        "num_fit": len(splits.fit),
-        "num_validation": len(splits.validation),
-        "num_public": len(splits.public),
-        "public_label": splits.label,
-        "dropped_test_duplicates": splits.dropped_test_duplicates,
-    }
-
-
-def _check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:
-    data = settings["data"]
-    if faces.fingerprint() != data["fingerprint"]:
-        rule = f"must have the fingerprint {data['fingerprint']} that this run began with"
-        raise InvalidInput(problem(data["source"], "data", rule, faces.fingerprint()))
-
-
-def _recipe_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
-    return {"recipe_digest": Recipe.build(parameters).digest()}
-
-
-def _tags(settings: Mapping[str, Any]) -> dict[str, str]:
-    data = settings["data"]
-    return {
-        "data": Path(data["source"]).name,
-        "data_fingerprint": data["fingerprint"],
-        "public_label": data["public_label"],
-        "code_version": settings["versions"]["fer-search"],
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("fer-search", "torch", "timm", "ray", "optuna", "mlflow")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

@@ -116,6 +116,7 @@ def test_an_empty_folder_and_a_corrupt_image_are_named(tmp_path, fails_with):
         (SMALL + '[space.dropout]\nlow=0.0\nhigh=0.5\n[search]\nmetric="val_accuracy_ema"\n[space.ema_decay]\nlow=0.0\nhigh=0.999\n', "ema_decay: must be above 0, since trials are compared"),
         ('[space.backbone]\nchoices=["efficientnet_b0","efficientnet_bb"]\n', "backbone: must be the name of a timm model (did you mean 'efficientnet_b"),
         ("[space.sam_rho\n", "space.toml: file: must be TOML"),
+        ("search = 3\nspace = 4\nbase = 5\n", "space.toml: base: must be a table, got 5"),
     ],
 )  # fmt: skip
 def test_a_wrong_space_file_is_refused_before_anything_starts(tmp_path, fails_with, space, message):

@@ -1,0 +1,90 @@
+"""What every run, a search or a training, puts on record: data, versions, tags, and its journal in MLflow."""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fer_search.data.faces import Faces
+from fer_search.data.splits import Splits, split_faces
+from fer_search.errors import InvalidInput, problem
+from fer_search.follower import Follower
+from fer_search.journal import Event, read_journal
+from fer_search.recipe import Recipe
+from fer_search.tracking import JournalTracker
+
+Follow = Callable[[Event], None]
+"""Receives every event of a journal as it happens."""
+
+
+@contextmanager
+def followed(journal: Path, tracker: JournalTracker, follow: Follow | None) -> Iterator[None]:
+    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
+    tracker.connect()
+    status = "FAILED"
+    try:
+        with ExitStack() as followers:
+            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
+            if follow is not None:
+                followers.enter_context(Follower(journal, follow, name="progress"))
+            yield
+        running = any(trial.state == "RUNNING" for trial in read_journal(journal))
+        status = "KILLED" if running else "FINISHED"
+    finally:
+        tracker.close(status)
+
+
+def split_for(faces: Faces, recipe: Recipe) -> Splits:
+    """Split the faces as the recipe says."""
+    return split_faces(
+        faces,
+        seed=recipe.split_seed,
+        validation_fraction=recipe.validation_fraction,
+        fit_fraction=recipe.fit_fraction,
+        drop_test_duplicates=recipe.drop_test_duplicates,
+    )
+
+
+def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
+    """Return what a run records of its data: where it came from, what it was, and how it was split."""
+    return {
+        "source": source if source == "synthetic" else str(Path(source).expanduser().resolve()),
+        "fingerprint": faces.fingerprint(),
+        "num_fit": len(splits.fit),
+        "num_validation": len(splits.validation),
+        "num_public": len(splits.public),
+        "public_label": splits.label,
+        "dropped_test_duplicates": splits.dropped_test_duplicates,
+    }
+
+
+def check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:
+    """Raise InvalidInput if the faces are not those that the run with these settings began with."""
+    data = settings["data"]
+    if faces.fingerprint() != data["fingerprint"]:
+        rule = f"must have the fingerprint {data['fingerprint']} that this run began with"
+        raise InvalidInput(problem(data["source"], "data", rule, faces.fingerprint()))
+
+
+def recipe_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that follow from a recipe."""
+    return {"recipe_digest": Recipe.build(parameters).digest()}
+
+
+def run_tags(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of every run that was started with these settings."""
+    data = settings["data"]
+    return {
+        "data": Path(data["source"]).name,
+        "data_fingerprint": data["fingerprint"],
+        "public_label": data["public_label"],
+        "code_version": settings["versions"]["fer-search"],
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions that a run depends on."""
+    packages = ("fer-search", "torch", "timm", "ray", "optuna", "mlflow")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

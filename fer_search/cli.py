@@ -80,9 +80,11 @@ def data_check(
 @data_app.command("synth")
 def data_synth(
     output: Annotated[Path, typer.Argument(help="The csv file to write, in FER2013's own form.")],
-    num_faces: Annotated[int, typer.Option(min=70, help="How many faces.")] = 3000,
+    num_faces: Annotated[int, typer.Option(min=50, help="How many faces.")] = 3000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of Training labels drawn at random.")] = 0.0,
+    label_noise: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of Training faces that get another emotion's label.")
+    ] = 0.0,
 ) -> None:
     """Write procedural faces of the seven emotions, to try things without a data set.
 
@@ -231,7 +233,7 @@ def retrain(
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
-    data: DataOption = "synthetic",
+    data: Annotated[str | None, typer.Option("--data", help="Default: what the bundle was trained on.")] = None,
     split: Annotated[
         str, typer.Option(help="validation, public or private; a look at private is put on record.")
     ] = "public",
@@ -271,7 +273,7 @@ def export(
 
     with err.status("exporting"):
         bundle, registered = workflow.export(name, bundle=output, runs=runs)
-    out.print(f"bundle: {bundle}")
+    out.print(f"bundle: {bundle}", markup=False, soft_wrap=True)
     if registered:
         out.print(f"registered in MLflow as {registered}")
 
@@ -338,6 +340,8 @@ def main() -> None:
             err.print(f"error: {line}", markup=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
+        if error.filename is None:
+            raise  # not about a file that the user named
         err.print(
             f"error: {error.filename}: file: must be usable, got {error.strerror!r}", markup=False, soft_wrap=True
         )

@@ -17,16 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Within its `with` block, calls `receive` with every event of the journal, from the first one on, in order.
+    """Within its `with` block, calls `receive` with every event of the journal behind the byte `offset`, in order.
 
     An exception of `receive` is logged once and the event is tried again after a growing pause, so that a server that
     is away costs nothing but time. At the end of the block what is left is handed over; what still fails is announced.
     """
 
-    def __init__(self, path: Path, receive: Callable[[Event], None], *, name: str) -> None:
+    def __init__(self, path: Path, receive: Callable[[Event], None], *, name: str, offset: int = 0) -> None:
         self.path, self.receive, self.name = path, receive, name
-        self._offset = 0
+        self._offset = offset
         self._ending = threading.Event()
+        self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -38,6 +39,7 @@ class Follower:
     ) -> None:
         self._ending.set()
         self._thread.join(DRAIN_SECONDS)
+        self._abandoned.set()
         if unsent := sum(1 for _ in read_events(self.path, offset=self._offset)):
             logger.warning("%s: %d events were not taken and remain in %s", self.name, unsent, self.path)
 
@@ -47,6 +49,8 @@ class Follower:
             last_round = self._ending.is_set()
             try:
                 for event, offset in read_events(self.path, offset=self._offset):
+                    if self._abandoned.is_set():
+                        return
                     self.receive(event)
                     self._offset = offset
                 wait = POLL_SECONDS

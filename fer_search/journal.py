@@ -53,8 +53,8 @@ class Journal:
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
 
     def trial_ended(self, number: int, state: str, message: str = "") -> None:
-        """Record how a trial ended: COMPLETE, PRUNED or FAIL."""
-        if self.trials[number].state == "RUNNING":
+        """Record how a trial ended: COMPLETE, PRUNED or FAIL; a repetition after an interruption may end otherwise."""
+        if self.trials[number].state != state:
             self._append({"event": "trial_ended", "trial": number, "state": state, "message": message})
 
     def _append(self, event: Event) -> None:

@@ -53,6 +53,9 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     """Read and verify a bundle's manifest: format, plain file names, checksums."""
     path = bundle / MANIFEST
     manifest = read_json(path)
+    missing = [key for key in ("classes", "input", "files", "data") if key not in manifest]
+    if missing or "onnx" not in manifest["files"]:
+        raise InvalidInput(problem(path, "keys", "must hold classes, input, data and files.onnx", sorted(manifest)))
     problems = []
     for role, file in manifest["files"].items():
         name = file["name"]

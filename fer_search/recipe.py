@@ -25,7 +25,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
-    split_seed: int = Field(0, ge=0, description="seed of the split of Training into fit and search-validation")
+    split_seed: int = Field(
+        0, ge=0, lt=2**32, description="seed of the split of Training into fit and search-validation"
+    )
     validation_fraction: float = Field(0.1, ge=0.02, le=0.5, description="share of Training that trials are judged on")
     fit_fraction: float = Field(1.0, gt=0, le=1, description="stratified share of the fit images that is trained on")
     drop_test_duplicates: bool = Field(
@@ -66,7 +68,7 @@ class Recipe(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="bf16 autocast or fp32; auto takes bf16 on a GPU that has it"
     )
-    seed: int = Field(0, ge=0, description="seed of weights, data order, augmentation and dropout")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, data order, augmentation and dropout")
 
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> Self:

@@ -11,7 +11,7 @@ from fer_search.data.faces import Faces
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import Follower
-from fer_search.journal import Event, read_journal
+from fer_search.journal import Event, read_events, read_journal
 from fer_search.recipe import Recipe
 from fer_search.tracking import JournalTracker
 
@@ -20,18 +20,19 @@ Follow = Callable[[Event], None]
 
 
 @contextmanager
-def followed(journal: Path, tracker: JournalTracker, follow: Follow | None) -> Iterator[None]:
+def followed(journal: Path, tracker: JournalTracker, follow: Follow | None, *, num_trials: int) -> Iterator[None]:
     """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
     tracker.connect()
+    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
     status = "FAILED"
     try:
         with ExitStack() as followers:
             followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
             if follow is not None:
-                followers.enter_context(Follower(journal, follow, name="progress"))
+                followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
             yield
-        running = any(trial.state == "RUNNING" for trial in read_journal(journal))
-        status = "KILLED" if running else "FINISHED"
+        ended = [trial for trial in read_journal(journal) if trial.state != "RUNNING"]
+        status = "FINISHED" if len(ended) == num_trials else "KILLED"
     finally:
         tracker.close(status)
 

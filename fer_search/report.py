@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from fer_search.data.audit import Audit
@@ -130,18 +131,19 @@ def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
     for heading in ("emotion", *rows[0][2]):
         table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
     for path, emotion, probabilities in rows:
-        table.add_row(path.name, emotion, *map(_percent, probabilities.values()))
+        table.add_row(escape(path.name), emotion, *map(_percent, probabilities.values()))
     return table
 
 
-def event_line(event: Event, *, num_epochs: int) -> str:
-    """Return one line for an event of a journal."""
+def event_line(event: Event, *, num_epochs: int | None) -> str:
+    """Return one line for an event of a journal; `num_epochs` is None where the start was not seen."""
     trial = f"trial {event['trial']:>3}"
     match event["event"]:
         case "epoch_ended":
             values = event["metrics"]
+            epoch = f"{event['epoch']:>3}" + (f"/{num_epochs}" if num_epochs else "")
             return (
-                f"{trial}  epoch {event['epoch']:>3}/{num_epochs}  val_accuracy {values['val_accuracy']:.4f}  "
+                f"{trial}  epoch {epoch}  val_accuracy {values['val_accuracy']:.4f}  "
                 f"train_loss {values['train_loss']:.4f}  {values['images_per_second']:.0f} images/s"
             )
         case "trial_ended":
@@ -152,7 +154,7 @@ def event_line(event: Event, *, num_epochs: int) -> str:
 
 def _table(title: str, *, caption: str | None = None) -> Table:
     return Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         caption=caption,
         caption_justify="left",

@@ -7,9 +7,11 @@
 <runs>/private_test_ledger.jsonl every reading of PrivateTest
 """
 
+import fcntl
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,28 @@ from fer_search.errors import InvalidInput, problem
 FORMAT = 1
 SETTINGS = "settings.json"
 RESULT = "result.json"
+LOCK = ".lock"
 LEDGER = "private_test_ledger.jsonl"
 
 
-def new_directory(runs: Path, name: str) -> Path:
-    """Return `<runs>/<name>`, not yet made; raises InvalidInput for a bad name or one that is taken."""
+def run_directory(runs: Path, name: str) -> Path:
+    """Return `<runs>/<name>`, absolute, there or not; raises InvalidInput for a bad name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         rule = "must be up to 64 letters, digits, dots, dashes or underscores"
         raise InvalidInput(problem("command line", "name", rule, name))
-    directory = runs / name
-    if directory.exists():
-        raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
-    return directory
+    return (runs / name).resolve()
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a run for this process alone; raises InvalidInput while another one writes to it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(problem(directory, "run", "must not be running in another process", "a lock")) from None
+        yield
 
 
 def read_settings(directory: Path, *, kind: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def progress() -> Callable[[Event], None]:
     def receive(event: Event) -> None:
         if event["event"] == "trial_started":
             num_epochs[event["trial"]] = event["parameters"]["epochs"]
-        err.print(event_line(event, num_epochs=num_epochs[event["trial"]]), markup=False, soft_wrap=True)
+        err.print(event_line(event, num_epochs=num_epochs.get(event["trial"])), markup=False, soft_wrap=True)
 
     return receive
 
@@ -61,6 +61,9 @@ def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     if not result.complete:
         err.print(f"interrupted; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)
+    if not any(trial.state == "COMPLETE" for trial in result.trials):
+        err.print("no trial reached the last epoch; their messages are in compare --json")
+        raise typer.Exit(1)
     err.print(f"next: fer-search retrain {result.name}, or look around with fer-search ui")
 
 

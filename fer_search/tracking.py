@@ -12,10 +12,13 @@ import onnx
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
+from fer_search.errors import InvalidInput, problem
+
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "fer_search"
 REGISTERED_MODEL = "fer_search"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """What MLflow calls the end of a trial: run to the horizon, stopped by the scheduler, diverged or broken."""
 
@@ -23,6 +26,14 @@ STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 def local_store(directory: Path) -> str:
     """Return the URI of the embedded SQLite store in `directory`."""
     return f"sqlite:///{(directory / 'mlflow.db').resolve()}"
+
+
+def check_uri(uri: str) -> None:
+    """Raise InvalidInput for an address that MLflow cannot track to; a server that is merely away is no mistake."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in SCHEMES:
+        rule = f"must begin with one of {', '.join(f'{known}:' for known in SCHEMES)}"
+        raise InvalidInput(problem("command line", "tracking-uri", rule, uri))
 
 
 class Tracker:
@@ -43,6 +54,8 @@ class Tracker:
             client = MlflowClient(self.uri)
             experiment = client.get_experiment_by_name(EXPERIMENT)
             self._experiment_id = experiment.experiment_id if experiment else self._create_experiment(client)
+            if experiment and experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(self._experiment_id)
             self._client = client
         return self._client
 
@@ -71,17 +84,19 @@ class Tracker:
         name: str,
         time: float,
         tags: Mapping[str, str],
-        params: Mapping[str, Any],
         parent: str | None = None,
     ) -> str:
-        """Create a run with all its parameters and return its id; `time` is in seconds since the epoch."""
+        """Create a run and return its id; `time` is in seconds since the epoch."""
         all_tags = {"fer_search.search_id": search_id, "fer_search.key": key, **tags}
         if parent:
             all_tags["mlflow.parentRunId"] = parent
         client = self.client
         run = client.create_run(self._experiment_id, int(time * 1000), all_tags, run_name=name)
-        client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
         return str(run.info.run_id)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log all parameters of a run; doing it again with the same values changes nothing."""
+        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_epoch(self, run_id: str, *, epoch: int, metrics: Mapping[str, float], time: float) -> None:
         """Log an epoch in one call; doing it again with the same values changes nothing."""
@@ -116,14 +131,18 @@ class Tracker:
         try:
             run_id = self.find_runs(search_id)[key]
             self.client.log_artifacts(run_id, str(bundle), "bundle")
+            ended = self.client.get_run(run_id).info
             mlflow.set_tracking_uri(self.uri)
-            with mlflow.start_run(run_id=run_id):
-                info = mlflow.onnx.log_model(
-                    onnx.load(str(bundle / model_file)),
-                    name="model",
-                    registered_model_name=REGISTERED_MODEL,
-                    pip_requirements=["onnxruntime", "numpy"],
-                )
+            try:
+                with mlflow.start_run(run_id=run_id):
+                    info = mlflow.onnx.log_model(
+                        onnx.load(str(bundle / model_file)),
+                        name="model",
+                        registered_model_name=REGISTERED_MODEL,
+                        pip_requirements=["onnxruntime", "numpy"],
+                    )
+            finally:  # the training ended when it ended, and as it did, whatever became of the registration
+                self.client.set_terminated(run_id, ended.status, ended.end_time)
         except Exception as error:  # a registry may be away, forbid it or not exist; none of it spoils the bundle
             logger.warning("MLflow: %s: the model was not registered", error)
             return None
@@ -168,28 +187,36 @@ class JournalTracker:
             logger.warning("MLflow: %s", error)
 
     def receive(self, event: dict[str, Any]) -> None:
-        """Bring MLflow up to date with one event of the journal."""
+        """Bring MLflow up to date with one event of the journal; after an exception it can be tried again."""
         number, time = event["trial"], event["time"]
-        if self._runs is None:
-            self._runs = self._find_or_start_parent(time)
-        match event["event"]:
-            case "trial_started":
-                self._open_trial(self._runs, number, event["parameters"], time)
-            case "epoch_ended" if number in self._open:
-                self.tracker.log_epoch(self._open[number], epoch=event["epoch"], metrics=event["metrics"], time=time)
-            case "trial_ended" if number in self._open:
-                self.tracker.set_tags(self._open[number], {"state": event["state"], "message": event["message"]})
-                self.tracker.end_run(self._open.pop(number), STATUS[event["state"]], time=time)
+        try:
+            if self._runs is None:
+                self._runs = self._find_or_start_parent(time)
+            match event["event"]:
+                case "trial_started":
+                    self._open_trial(self._runs, number, event["parameters"], time)
+                case "epoch_ended" if number in self._open:
+                    self.tracker.log_epoch(
+                        self._open[number], epoch=event["epoch"], metrics=event["metrics"], time=time
+                    )
+                case "trial_ended":
+                    run_id = self._runs[self._key(number)]
+                    self.tracker.set_tags(run_id, {"state": event["state"], "message": event["message"]})
+                    self.tracker.end_run(run_id, STATUS[event["state"]], time=time)
+                    self._open.pop(number, None)
+        except Exception:
+            self._runs = None  # a call that failed here may have been done there: look again at what there is
+            raise
 
     def run_id(self, key: str) -> str | None:
         """Return the id of a run: `search`, `trial/<number>`, or the kind of a single training."""
         return (self._runs or {}).get(key)
 
     def close(self, status: str) -> None:
-        """End the parent run, and as KILLED what is still open; a resumed search opens them again. Never raises."""
+        """End the run, or the parent run and, as KILLED, its open trials; a resumed search opens them. Never raises."""
         try:
             for run_id in self._open.values():
-                self.tracker.end_run(run_id, "KILLED")
+                self.tracker.end_run(run_id, "KILLED" if self.parent_params is not None else status)
             if parent := self.run_id("search"):
                 self.tracker.end_run(parent, status)
         except Exception as error:  # whatever a tracking server answers, the search is done and must be reported
@@ -201,16 +228,18 @@ class JournalTracker:
             if "search" not in runs:
                 runs["search"] = self.tracker.create_run(
                     search_id=self.search_id, key="search", name=self.name, time=time,
-                    tags={**self.tags, "kind": self.kind}, params=self.parent_params,
+                    tags={**self.tags, "kind": self.kind},
                 )  # fmt: skip
+            self.tracker.log_params(runs["search"], self.parent_params)
             self.tracker.reopen_run(runs["search"])
         return runs
 
     def _open_trial(self, runs: dict[str, str], number: int, parameters: Mapping[str, Any], time: float) -> None:
         child = self.parent_params is not None
-        key = f"trial/{number}" if child else self.kind
-        if number in self._parameters and key in runs:  # started anew with other parameters: the first never counted
-            self.tracker.delete_run(runs.pop(key))
+        key = self._key(number)
+        if key in runs and self._parameters.get(number, parameters) != parameters:
+            self.tracker.delete_run(runs[key])  # started anew with other parameters: the first never counted
+            del runs[key]
         self._parameters[number] = parameters
         if key not in runs:
             runs[key] = self.tracker.create_run(
@@ -219,10 +248,13 @@ class JournalTracker:
                 name=f"trial {number:05d}" if child else self.name,
                 time=time,
                 tags={**self.tags, **self.tags_of(parameters), "kind": "trial" if child else self.kind},
-                params=parameters,
                 parent=runs["search"] if child else None,
             )
-        elif self.tracker.status(runs[key]) in ("FINISHED", "FAILED"):
+        elif self.tracker.status(runs[key]) == "FINISHED":
             return  # complete before the restart
+        self.tracker.log_params(runs[key], parameters)
         self.tracker.reopen_run(runs[key])
         self._open[number] = runs[key]
+
+    def _key(self, number: int) -> str:
+        return self.kind if self.parent_params is None else f"trial/{number}"

@@ -3,9 +3,10 @@
     data -> recipe + space -> search (many short trainings) -> winner -> retrain -> figures -> bundle
 
 This is the only module that knows both the training and the search; each works without the other. Every function takes
-`runs`, the directory that all searches and trainings live in, and writes nowhere else.
+`runs`, the directory that all searches and trainings live in.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,17 +34,19 @@ from fer_search.record import (
     run_tags,
     split_for,
 )
-from fer_search.runs import LEDGER, RESULT, SETTINGS, new_directory, read_json, read_settings, write_json
+from fer_search.runs import LEDGER, RESULT, SETTINGS, locked, read_json, read_settings, run_directory, write_json
 from fer_search.search.run import Resources, check_resources, connected, run_search
 from fer_search.search.select import leaderboard, select_winner
 from fer_search.search.space import Space, read_space
-from fer_search.tracking import JournalTracker, Tracker, local_store
+from fer_search.tracking import JournalTracker, Tracker, check_uri, local_store
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.metrics import evaluate as evaluate_probabilities
-from fer_search.training.model import backbone_problems
+from fer_search.training.model import backbone_problems, build_model
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import WEIGHTS, load_model, train_to_end
 from fer_search.training.trainer import COMPARABLE_METRICS, Trainer, choose_device, precision_of
+
+logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 RETRAIN = "retrain"
@@ -98,7 +101,9 @@ def search(
     Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work
     starts.
     """
-    directory = new_directory(runs, name)
+    directory = run_directory(runs, name)
+    if directory.exists():
+        raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
     table = read_toml(space_file)
     check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
     table["base"] = {**table.get("base", {}), **(overrides or {})}
@@ -108,7 +113,11 @@ def search(
     recipe = Recipe.build({**space.parameters, **space.first_point}, source=space_file)
     faces = load_faces(data)
     splits = split_for(faces, recipe)
-    Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what a trial would raise
+    Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what the first trial would
+    for backbone in getattr(space.domains.get("backbone"), "choices", ()):
+        build_model(recipe.replace({"backbone": backbone}, source=space_file))
+    uri = tracking_uri or local_store(runs)
+    check_uri(uri)
     resources = resources or default_resources()
     settings = {
         "kind": "search",
@@ -117,7 +126,8 @@ def search(
         "space": table,
         "resources": asdict(resources),
         "address": address,
-        "tracking_uri": tracking_uri or local_store(runs),
+        "directory": str(directory),
+        "tracking_uri": uri,
         "data": describe_data(data, faces, splits),
         "versions": package_versions(),
     }
@@ -128,6 +138,9 @@ def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> Sea
     """Go on with an interrupted search where it was, on the same data."""
     result = read_search(name, runs=runs)
     settings = result.settings
+    if settings["directory"] != str(result.directory):  # Ray's saved state holds absolute paths
+        rule = f"must be where the search began, {settings['directory']}"
+        raise InvalidInput(problem(result.directory, "directory", rule, str(result.directory)))
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
     recipe = Recipe.build({**result.space.parameters, **result.space.first_point})
@@ -136,7 +149,7 @@ def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> Sea
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
     """Read a running, interrupted or finished search from its directory."""
-    directory = runs / name
+    directory = run_directory(runs, name)
     settings = read_settings(directory, kind="search")
     space = check_space(settings["space"], source=Path(settings["space_file"]))
     return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
@@ -147,7 +160,10 @@ def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
     search, domains = (value if isinstance(value, Mapping) else {} for value in map(table.get, ("search", "space")))
     metric = search.get("metric")
     rule = "must not be searched, since all trials must be judged on the same faces"
-    if problems := [problem(source, f"space.{key}", rule, domains[key]) for key in SPLIT_FIELDS if key in domains]:
+    problems = [problem(source, f"space.{key}", rule, domains[key]) for key in SPLIT_FIELDS if key in domains]
+    if search.get("resource", "epochs") != "epochs":
+        problems.append(problem(source, "search.resource", "must be epochs", search["resource"]))
+    if problems:
         raise InvalidInput(problems)
 
     def check(values: Mapping[str, Any]) -> list[str]:
@@ -171,10 +187,11 @@ def train(
     follow: Follow | None = None,
 ) -> dict[str, Any]:
     """Train one recipe to the end and return its figures; the same call goes on after an interruption."""
-    directory = runs / name
-    if not directory.exists():
-        new_directory(runs, name)
+    directory = run_directory(runs, name)
+    if directory.exists():
+        read_settings(directory, kind="train")
     uri = tracking_uri or local_store(runs)
+    check_uri(uri)
     return _train(recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow)
 
 
@@ -191,6 +208,8 @@ def retrain(
     The weights are those, raw or averaged, of the epoch that did best on search-validation.
     """
     result = read_search(name, runs=runs)
+    if not result.complete:
+        logger.warning("%s is not complete: this is the winner of the trials so far", name)
     recipe = Recipe.build(result.winner().parameters).replace({"epochs": epochs, **(overrides or {})}, source="retrain")
     return _train(
         recipe,
@@ -204,14 +223,14 @@ def retrain(
     )
 
 
-def evaluate(bundle: Path, *, data: str, split: str, runs: Path = RUNS) -> dict[str, Any]:
-    """Return the figures of a bundle on `validation`, `public` or `private`.
+def evaluate(bundle: Path, *, data: str | None = None, split: str, runs: Path = RUNS) -> dict[str, Any]:
+    """Return the figures of a bundle on `validation`, `public` or `private`, by default of the data it was trained on.
 
     A look at `private` is written to the ledger in `runs` before it happens.
     """
     manifest = read_manifest(bundle)
     recipe = Recipe.read(bundle / FILES["recipe"])
-    faces = load_faces(data)
+    faces = load_faces(data or manifest["data"]["source"])
     splits = split_for(faces, recipe)
     if split == "private":
         purpose = f"evaluate bundle with recipe {recipe.digest()}"
@@ -232,13 +251,13 @@ def export(name: str, *, bundle: Path | None = None, runs: Path = RUNS) -> tuple
 
     Returns the bundle's directory and the registered `name/version`, or None where the registry did not take it.
     """
-    training = runs / name
+    training = run_directory(runs, name)
     if read_json(training / SETTINGS)["kind"] == "search":
         training = training / RETRAIN
         if not training.exists():
             raise InvalidInput(problem(training, "training", f"must be there (fer-search retrain {name})", "nothing"))
     settings = read_json(training / SETTINGS)
-    bundle = bundle or runs / name / "bundle"
+    bundle = bundle or run_directory(runs, name) / "bundle"
     export_bundle(training, bundle)
     tracker = Tracker(settings["tracking_uri"])
     return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
@@ -267,9 +286,10 @@ def _run(
     )
     with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
-        write_json(directory / SETTINGS, settings)
-        with followed(directory / JOURNAL, tracker, follow):
-            run_search(objective, space, directory, resources=resources, resume=resume)
+        with locked(directory):
+            write_json(directory / SETTINGS, settings)
+            with followed(directory / JOURNAL, tracker, follow, num_trials=space.num_trials):
+                run_search(objective, space, directory, resources=resources, resume=resume)
     return read_search(directory.name, runs=directory.parent)
 
 
@@ -290,8 +310,11 @@ def _train(
     splits = split_for(faces, recipe)
     if (directory / SETTINGS).exists():
         settings = read_settings(directory, kind=kind)
-        if settings["recipe"] != recipe.model_dump():
-            raise InvalidInput(problem(directory, "recipe", "must be the one of the training there", recipe.digest()))
+        asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
+        there = {**settings["recipe"], "tracking_uri": settings["tracking_uri"]}
+        rule = "must be {!r}, as in the training there (remove the directory to start anew)"
+        if different := [key for key in asked if asked[key] != there[key]]:
+            raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
         check_fingerprint(faces, settings)
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
@@ -306,7 +329,6 @@ def _train(
         }
     device = choose_device()
     trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
-    write_json(directory / SETTINGS, settings)
     tracker = JournalTracker(
         Tracker(tracking_uri),
         search_id=settings["search_id"],
@@ -315,8 +337,10 @@ def _train(
         tags=run_tags(settings) | tags,
         tags_of=recipe_tags,
     )
-    with followed(directory / JOURNAL, tracker, follow):
-        choice = train_to_end(trainer, directory)
+    with locked(directory):
+        write_json(directory / SETTINGS, settings)
+        with followed(directory / JOURNAL, tracker, follow, num_trials=1):
+            choice = train_to_end(trainer, directory)
     model = load_model(recipe, directory / WEIGHTS).to(device)
     result = {
         "recipe": recipe.model_dump(),

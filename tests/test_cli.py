@@ -113,6 +113,9 @@ def test_an_empty_folder_and_a_corrupt_image_are_named(tmp_path, fails_with):
         (SMALL + "[space.epochs]\nlow=1\nhigh=9\n", "space.epochs: must not be searched, since it is the resource"),
         (SMALL + "[space.split_seed]\nlow=0\nhigh=9\n", "space.split_seed: must not be searched, since all trials"),
         (SMALL + 'sam_rho = 0.0\n[space.sam_adaptive]\nchoices=[false,true]\n', "sam_adaptive: must stay False, since it has no effect"),
+        (SMALL + "[space.sam_rho]\nchoices=[0.0,0.05]\n[space.sam_adaptive]\nchoices=[false,true]\n", "space: at sam_rho = 0.0, sam_adaptive = True"),
+        ('[space.backbone]\nchoices=["efficientnet_b0","vit_tiny_patch16_224"]\n', "backbone: must be a convolutional timm model"),
+        (SMALL + '[search]\nresource="batch_size"\n[space.sam_rho]\nlow=0.01\nhigh=0.2\n', "search.resource: must be epochs"),
         (SMALL + '[space.dropout]\nlow=0.0\nhigh=0.5\n[search]\nmetric="val_accuracy_ema"\n[space.ema_decay]\nlow=0.0\nhigh=0.999\n', "ema_decay: must be above 0, since trials are compared"),
         ('[space.backbone]\nchoices=["efficientnet_b0","efficientnet_bb"]\n', "backbone: must be the name of a timm model (did you mean 'efficientnet_b"),
         ("[space.sam_rho\n", "space.toml: file: must be TOML"),
@@ -135,6 +138,8 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
     ("arguments", "message"),
     [
         (("train", "--name", "t", "max_lrr=1"), "max_lrr: must be a field of the recipe (did you mean 'max_lr'?)"),
+        (("train", "--name", "t", "--tracking-uri", "./mlruns"), "tracking-uri: must begin with one of"),
+        (("train", "--name", ".."), "name: must be up to 64 letters"),
         (("train", "--name", "a/b"), "name: must be up to 64 letters"),
         (("train", "--name", "t", "--data", "nowhere.csv"), "nowhere.csv"),
         (("train", "--name", "t", "backbone=vit_tiny_patch16_224"), "backbone: must be a convolutional timm model"),

@@ -80,3 +80,14 @@ def test_what_was_never_taken_is_announced(tmp_path, caplog):
     with Follower(tmp_path / "j", receive, name="MLflow"):
         pass
     assert any("MLflow: 3 events were not taken" in message for message in caplog.messages)
+
+
+def test_a_trial_that_ends_otherwise_when_it_is_repeated_has_its_last_end(tmp_path):
+    journal = filled(tmp_path / "j")
+    journal.trial_ended(0, "PRUNED")
+    journal.trial_ended(0, "PRUNED")
+    journal.epoch_ended(0, 3, {"score": 0.9})
+    journal.trial_ended(0, "COMPLETE")
+    (record,) = read_journal(tmp_path / "j")
+    assert (record.state, len(record.epochs)) == ("COMPLETE", 3)
+    assert len(list(read_events(tmp_path / "j"))) == 6

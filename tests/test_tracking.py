@@ -5,8 +5,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+from fer_search.errors import InvalidInput
 from fer_search.journal import Journal, read_events
-from fer_search.tracking import EXPERIMENT, JournalTracker, Tracker, local_store
+from fer_search.tracking import EXPERIMENT, JournalTracker, Tracker, check_uri, local_store
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,35 @@ def test_a_server_that_is_away_raises_from_receive_and_never_from_connect_or_clo
         tracker.receive({"event": "trial_started", "trial": 0, "parameters": {"x": 1}, "time": 0.0})
     tracker.close("FINISHED")
     assert any("MLflow" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_params", "reopen_run", "log_epoch", "end_run", "set_tags"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(store, journal, monkeypatch, call, moment):
+    search_id = f"{call} {moment}"
+    tracker = tracker_for(store, search_id)
+    original, calls = getattr(tracker.tracker, call), iter(range(1000))
+
+    def flaky(*arguments, **settings):
+        number = next(calls)
+        if number == 1 and moment == "before":
+            raise ConnectionError("the server is away")
+        done = original(*arguments, **settings)
+        if number == 1 and moment == "after":
+            raise ConnectionError("the answer was lost")
+        return done
+
+    monkeypatch.setattr(tracker.tracker, call, flaky)
+    for event, _ in read_events(journal.path):
+        try:
+            tracker.receive(event)
+        except ConnectionError:
+            tracker.receive(event)  # as the follower does
+    tracker.close("FINISHED")
+    check(store, search_id)
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "mlruns", "ftp://x", ""])
+def test_an_address_that_mlflow_cannot_track_to_is_refused(uri):
+    with pytest.raises(InvalidInput, match="tracking-uri: must begin with one of http:"):
+        check_uri(uri)

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal
 from fer_search.predict import Predictor
 from fer_search.recipe import Recipe
+from fer_search.runs import locked
 from fer_search.tracking import local_store
 from fer_search.training.run import read_choice, train_to_end
 from fer_search.training.trainer import Trainer
@@ -128,7 +131,7 @@ def test_a_look_at_the_private_test_is_on_record(runs, bundle):
 def test_the_same_retrain_again_gives_the_result_without_training_and_another_recipe_is_refused(runs):
     first = workflow.retrain("demo", epochs=3, runs=runs)
     assert first["metrics"] == json.loads((runs / "demo/retrain/result.json").read_text())["metrics"]
-    with pytest.raises(InvalidInput, match="recipe: must be the one of the training there"):
+    with pytest.raises(InvalidInput, match=r"epochs: must be 3, as in the training there"):
         workflow.retrain("demo", epochs=4, runs=runs)
 
 
@@ -156,6 +159,52 @@ def test_a_search_on_other_data_than_it_began_with_is_not_resumed(runs, monkeypa
     monkeypatch.setattr(workflow, "load_faces", lambda source: synthesize(100))
     with pytest.raises(InvalidInput, match="data: must have the fingerprint"):
         workflow.resume("demo", runs=runs)
+
+
+def test_a_search_that_was_moved_is_not_resumed(runs, tmp_path):
+    import shutil
+
+    shutil.copytree(runs / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("ray", "bundle", "retrain"))
+    with pytest.raises(InvalidInput, match="directory: must be where the search began"):
+        workflow.resume("demo", runs=tmp_path)
+
+
+def test_a_run_that_another_process_writes_to_is_left_alone(runs):
+    with locked(runs / "demo"), pytest.raises(InvalidInput, match="run: must not be running in another process"):
+        workflow.resume("demo", runs=runs)
+
+
+def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(tmp_path):
+    """Ctrl-C in mid-search, then `fer-search resume`: every trial ends, and MLflow holds every epoch once."""
+    space = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
+    command = [sys.executable, "-m", "fer_search", "search", str(space), "--name", "s", "--trials", "2", "epochs=5"]
+    process = subprocess.Popen([*command, "fit_fraction=0.3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while "epoch_ended" not in read(tmp_path / "runs/s" / JOURNAL):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert "fer-search resume s" in process.stderr.read()
+    resume = [sys.executable, "-m", "fer_search", "resume", "s"]
+    done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    trials = read_journal(tmp_path / "runs/s" / JOURNAL)
+    assert trials[0].state == "COMPLETE"
+    assert all(trial.state in ("COMPLETE", "PRUNED") for trial in trials)
+    client = MlflowClient(local_store(tmp_path / "runs"))
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    children = sorted((run for run in found if run.data.tags["kind"] == "trial"), key=lambda run: run.info.run_name)
+    assert len(found) == len(trials) + 1
+    assert all(run.info.status != "RUNNING" for run in found)
+    for run, trial in zip(children, trials, strict=True):
+        history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert [m.step for m in history] == list(range(1, len(trial.epochs) + 1))
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
 
 
 def test_a_training_that_is_killed_goes_on_to_the_same_result(small, fit, validation, tmp_path):

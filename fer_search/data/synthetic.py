@@ -75,7 +75,7 @@ def synthesize(num_faces: int = 3000, *, seed: int = 0, label_noise: float = 0.0
     """Paint `num_faces` faces, bit-identical for the same arguments.
 
     The emotions come in FER2013's proportions, and 80, 10 and 10 % of each are Training, PublicTest and PrivateTest. A
-    `label_noise` of 0.1 gives a tenth of the faces another emotion's label.
+    `label_noise` of 0.1 gives a tenth of the Training faces another emotion's label.
 
     Raises:
         InvalidInput: for fewer than 50 faces, or a label noise outside 0 to 1.
@@ -90,7 +90,7 @@ def synthesize(num_faces: int = 3000, *, seed: int = 0, label_noise: float = 0.0
         _photograph(_paint(_draw_movements(part, rng), rng), rng)
         for part in np.split(labels, range(_FACES_PER_CHUNK, num_faces, _FACES_PER_CHUNK))
     ]
-    mislabelled = rng.random(num_faces) < label_noise
+    mislabelled = (rng.random(num_faces) < label_noise) & (usage == "Training")
     others = (labels + rng.integers(1, len(EMOTIONS), num_faces)) % len(EMOTIONS)
     return Faces(
         pixels=np.concatenate(chunks),

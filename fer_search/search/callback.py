@@ -50,7 +50,5 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good."""
-        error = trial.get_error()
-        self.journal.trial_ended(
-            trial.config["trial"], "FAIL", str(error).strip().splitlines()[-1] if error else "failed"
-        )
+        lines = str(trial.get_error() or "the trial's process ended").strip().splitlines()
+        self.journal.trial_ended(trial.config["trial"], "FAIL", lines[-1])

@@ -1,5 +1,6 @@
 """What can be searched: the Objective contract, and its adapter onto a Tune trainable."""
 
+import logging
 import math
 import shutil
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+
+logger = logging.getLogger(__name__)
 
 
 class Report(Protocol):
@@ -48,6 +51,7 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
         """Keep the objective, which came once through Ray's object store, for all trials of this actor."""
         self._objective, self._metric, self._horizon = objective, metric, horizon
         self._reports: Iterator[Report] | None = None
+        self._report: Report | None = None
         self._resume_from: Path | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,13 +64,13 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             if self._reports is None:
                 self._reports = iter(self._objective(self.config["parameters"], self._resume_from))
-            self._report = next(self._reports)
+            report = self._report = next(self._reports)
         except FloatingPointError as error:
             return self._diverged(str(error))
         except StopIteration:
             raise RuntimeError(f"the objective ended after {self.iteration} of {self._horizon} reports") from None
         self._forget_checkpoint()
-        metrics = {name: float(value) for name, value in self._report.metrics.items()}
+        metrics = {name: float(value) for name, value in report.metrics.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 return self._diverged(f"{name} is {value}")
@@ -74,7 +78,7 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Store the state after the last report; a diverged trial has none."""
-        if self._reports is not None:
+        if self._report is not None:
             self._report.save(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: str) -> None:
@@ -83,9 +87,20 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
         self._resume_from = Path(tempfile.mkdtemp(prefix="fer_search_"))
         shutil.copytree(checkpoint, self._resume_from, dirs_exist_ok=True)
 
+    def restore(self, checkpoint: Any) -> bool:
+        """Restore from a checkpoint, or start from the first step if a kill came between its removal and its successor.
+
+        What is then reported again is in the journal already, and a rung that was passed is not judged again.
+        """
+        try:
+            return bool(super().restore(checkpoint))
+        except OSError as error:
+            logger.warning("%s: %s: the trial starts again", checkpoint, error)
+            return True
+
     def cleanup(self) -> None:
-        """Let go of the training run."""
-        self._reports = None
+        """Let go of the training run, and with the last report of its network."""
+        self._reports = self._report = None
         self._forget_checkpoint()
 
     def _diverged(self, message: str) -> dict[str, Any]:

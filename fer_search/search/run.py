@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME
+from fer_search.journal import FILE_NAME, TrialRecord, read_journal
 from fer_search.search.callback import JournalCallback
 from fer_search.search.objective import Objective, ObjectiveTrainable
 from fer_search.search.scheduler import SuccessiveHalving
@@ -50,6 +51,7 @@ def run_search(
     stopped again; on a cluster, `directory` must be one that every node reaches. With `resume` the search in
     `directory` goes on where it was. Raises InvalidInput if no node can run a trial.
     """
+    directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
     with connected(address):
         check_resources(resources)
         trainable = tune.with_resources(
@@ -61,6 +63,8 @@ def run_search(
         else:
             tuner = _new_tuner(trainable, space, directory, resources)
         tuner.fit()
+    if len(trials := read_journal(directory / FILE_NAME)) == space.num_trials:
+        _remove_checkpoints(directory, trials)
 
 
 def check_resources(resources: Resources) -> None:
@@ -80,6 +84,13 @@ def check_resources(resources: Resources) -> None:
     raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
 
 
+def _remove_checkpoints(directory: Path, trials: list[TrialRecord]) -> None:
+    """Free the disk of the checkpoints of a complete search: Ray keeps them for ever, and nothing resumes from them."""
+    if all(trial.state != "RUNNING" for trial in trials):
+        for checkpoint in (directory / RAY_DIRECTORY).glob("trial_*/checkpoint_*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
 def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resources) -> tune.Tuner:
     searcher = OptunaSearcher(space)
     return tune.Tuner(
@@ -95,11 +106,12 @@ def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resourc
         ),
         run_config=tune.RunConfig(
             name=RAY_DIRECTORY,
-            storage_path=str(directory.resolve()),
-            # Keeping one checkpoint makes Tune save the experiment's state with each, so that a kill loses no epoch.
+            storage_path=str(directory),
+            # Keeping one checkpoint makes Tune save the experiment's state with each. A kill between the two leaves a
+            # trial without its checkpoint; ObjectiveTrainable.restore then starts it again.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[JournalCallback(directory.resolve() / FILE_NAME, horizon=space.horizon)],
+            callbacks=[JournalCallback(directory / FILE_NAME, horizon=space.horizon)],
             verbose=0,
         ),
     )
@@ -128,7 +140,9 @@ def connected(address: str | None) -> Iterator[None]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
-        rule = f"must be the address of a running Ray cluster ({str(error).splitlines()[0]}; {hint})"
+        if address is None:
+            raise
+        rule = f"must be the address of a running Ray cluster ({error}; {hint})"
         raise InvalidInput(problem("command line", "address", rule, address)) from error
     try:
         yield

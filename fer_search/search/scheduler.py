@@ -38,7 +38,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Stop a trial that is weak at a rung."""
         step = int(result["training_iteration"])
-        if step not in self.rungs:
+        if step not in self.rungs or self.searcher.has_passed(trial.config["trial"], step):
             return str(TrialScheduler.CONTINUE)
         before = self.searcher.values_at(step, besides=trial.config["trial"])
         if before and result[self.metric] < np.percentile(before, 100 * (1 - 1 / self.eta)):

@@ -40,7 +40,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a report that did not end the trial on to the study."""
-        trial, step = self._live[trial_id], int(result["training_iteration"])
+        trial, step = self._live.get(trial_id), int(result["training_iteration"])
+        if trial is None:
+            return  # Tune saves its trials before the searcher: a kill in between restores a trial not known here
         trial.report(result[self.metric], step)
         self._curves.setdefault(trial.number, {})[step] = result[self.metric]
 
@@ -65,6 +67,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def values_at(self, step: int, *, besides: int) -> list[float]:
         """Return the results at `step` of all trials but the one numbered `besides`."""
         return [curve[step] for number, curve in self._curves.items() if number != besides and step in curve]
+
+    def has_passed(self, number: int, step: int) -> bool:
+        """Return whether a trial has reported `step` before and gone on, which it repeats after an interruption."""
+        return step in self._curves.get(number, {})
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state to `checkpoint_path`, whole or not at all."""

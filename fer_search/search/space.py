@@ -5,6 +5,7 @@ parameters' names, types and bounds are not known here: the caller passes its de
 valid if each of its ends builds a valid parameter set together with `[base]`.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -102,17 +103,20 @@ class _Reader:
             self._add("search.resource", "must name a whole-number parameter", resource)
         for key in sorted(base.keys() & domains.keys()):
             self._add(f"base.{key}", "must not be fixed here and searched in [space] at once", base[key])
-        if self.problems:
-            # A domain is judged by building parameter sets from it, which needs a sound base.
-            parameters = {**self.defaults, **{k: v for k, v in base.items() if k in self.defaults}}
-        read = {key: self._domain(key, domain, parameters) for key, domain in domains.items()}
+        # A domain is judged by building parameter sets from it, which needs a sound base.
+        sound = dict(self.defaults) if self.problems else parameters
+        read = {key: self._domain(key, domain, sound) for key, domain in domains.items()}
         found = {key: domain for key, domain in read.items() if domain is not None}
+        horizon = parameters.get(resource)
+        if isinstance(horizon, int) and settings["first_rung"] >= horizon > 0:
+            self._add("search.first_rung", f"must be below the horizon, {resource} = {horizon}", settings["first_rung"])
+        if not self.problems:
+            self._check_together(found, parameters)
         if self.problems:
             return None
         distributions = {key: distribution for key, (distribution, _) in found.items()}
         first_point = {key: default for key, (_, default) in found.items()}
-        horizon = int(parameters[resource])
-        first_rung = settings["first_rung"] or max(1, math.ceil(horizon / 3))
+        first_rung = settings["first_rung"] or max(1, math.ceil(parameters[resource] / 3))
         return Space(
             parameters=parameters,
             domains=distributions,
@@ -127,8 +131,10 @@ class _Reader:
                 self._add(
                     f"search.{key}", f"must be a setting of the search{nearest_name(key, SEARCH_DEFAULTS)}", value
                 )
-            elif key in SEARCH_MINIMA and not (_is_int(value) and value >= SEARCH_MINIMA[key]):
+            elif key in SEARCH_MINIMA and not (_is_int(value) and SEARCH_MINIMA[key] <= value < 2**32):
                 self._add(f"search.{key}", f"must be a whole number from {SEARCH_MINIMA[key]}", value)
+            elif key not in SEARCH_MINIMA and not isinstance(value, str):
+                self._add(f"search.{key}", "must be a name", value)
             elif key == "resource" and value not in self.defaults:
                 self._add("search.resource", f"must name a parameter{nearest_name(str(value), self.defaults)}", value)
             elif key == "metric" and value not in metrics:
@@ -157,8 +163,7 @@ class _Reader:
         distribution = self._choices(name, domain) if "choices" in domain else self._range(name, key, domain)
         if distribution is None:
             return None
-        ends = distribution.choices if isinstance(distribution, Categorical) else (distribution.low, distribution.high)
-        for end in ends:
+        for end in _ends(distribution):
             problems = self.check({**parameters, key: end})
             self.problems += [f"{self.source}: {name}: at {end!r}: {line}" for line in problems]
         # The first trial answers whether the search beat the settings that one came with, so it must lie in the space.
@@ -166,6 +171,17 @@ class _Reader:
         if not _contains(distribution, default):
             self._add(name, "must contain the default, or name another one as `default`", default)
         return distribution, default
+
+    def _check_together(self, found: Mapping[str, tuple[Distribution, Any]], parameters: Mapping[str, Any]) -> None:
+        """Check the ends of up to three domains at a time: one may switch off what another sets."""
+        base = {**parameters, **{key: default for key, (_, default) in found.items()}}
+        for keys in (keys for size in (2, 3) for keys in itertools.combinations(found, size)):
+            for values in itertools.product(*(_ends(found[key][0]) for key in keys)):
+                if problems := self.check({**base, **dict(zip(keys, values, strict=True))}):
+                    point = ", ".join(f"{key} = {value!r}" for key, value in zip(keys, values, strict=True))
+                    self.problems += [f"{self.source}: space: at {point}: {line}" for line in problems]
+            if self.problems:
+                return
 
     def _choices(self, name: str, domain: Mapping[str, Any]) -> Distribution | None:
         choices = domain["choices"]
@@ -222,6 +238,12 @@ class _Reader:
 
     def _add(self, key: str, rule: str, value: object) -> None:
         self.problems.append(problem(self.source, key, rule, value))
+
+
+def _ends(distribution: Distribution) -> tuple[Any, ...]:
+    if isinstance(distribution, Categorical):
+        return tuple(distribution.choices)
+    return distribution.low, distribution.high
 
 
 def _contains(distribution: Distribution, value: Any) -> bool:

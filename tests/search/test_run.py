@@ -1,5 +1,6 @@
 """Whole searches on the toy objective with a real embedded Ray."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,10 @@ def test_the_winner_is_the_best_of_those_that_reached_the_horizon(finished):
     assert ranks == sorted(ranks, key=["COMPLETE", "PRUNED", "FAIL"].index)
 
 
+def test_a_complete_search_leaves_no_checkpoints_on_the_disk(finished):
+    assert list((finished / "ray").glob("trial_*/checkpoint_*")) == []
+
+
 def test_the_first_trial_is_the_default(finished):
     assert read_journal(finished / FILE_NAME)[0].parameters == {"epochs": 9, "x": 5.0}
 
@@ -110,6 +115,24 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path
 
     assert story(tmp_path / "killed") == story(tmp_path / "whole")
     assert [event for event, _ in read_events(journal)][: len(before)] == before
+
+
+def test_a_trial_whose_checkpoint_is_lost_starts_again_and_ends_the_same(tmp_path):
+    command = [sys.executable, str(TOY), str(tmp_path / "killed"), "3"]
+    journal = tmp_path / "killed" / FILE_NAME
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_epochs(journal, 5, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lost = list((tmp_path / "killed/ray").glob("trial_*/checkpoint_*"))
+    assert lost
+    for checkpoint in lost:
+        shutil.rmtree(checkpoint)
+    subprocess.run([*command, "resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    first, *others = read_journal(journal)
+    assert (first.state, len(first.epochs)) == ("COMPLETE", 9)
+    assert first.epochs == [{"score": (1 - 9 / 100) * (1 - 0.5**epoch)} for epoch in range(1, 10)]
+    assert all(trial.state != "RUNNING" for trial in others)
 
 
 def wait_for_epochs(journal, count, process):

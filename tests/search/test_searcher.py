@@ -131,3 +131,22 @@ def test_a_diverged_trial_leaves_no_trace_in_the_rungs():
     assert searcher.values_at(3, besides=7) == [0.99]
     searcher.on_trial_complete("a", result(4, -sys.float_info.max, diverged="nan"))
     assert searcher.values_at(3, besides=7) == []
+
+
+def test_a_rung_that_was_passed_is_not_judged_again_when_it_is_repeated():
+    searcher = OptunaSearcher(toy_space(9))
+    scheduler = SuccessiveHalving(searcher)
+    searcher.suggest("a")
+    trial = SimpleNamespace(trial_id="a", config={"trial": 0})
+    assert scheduler.on_trial_result(None, trial, result(3, 0.5)) == "CONTINUE"
+    searcher.on_trial_result("a", result(3, 0.5))
+    searcher.suggest("b")
+    searcher.on_trial_result("b", result(3, 0.9))
+    assert scheduler.on_trial_result(None, trial, result(3, 0.5)) == "CONTINUE"
+
+
+def test_a_trial_that_the_searcher_does_not_know_is_let_through():
+    searcher = OptunaSearcher(toy_space(9))
+    searcher.on_trial_result("stranger", result(3, 0.5))
+    searcher.on_trial_complete("stranger", result(9, 0.5))
+    assert [trial.state for trial in searcher.study.trials] == [TrialState.WAITING]

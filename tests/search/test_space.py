@@ -15,6 +15,8 @@ def check(values):
         problems.append(finding("rate", "must be in (0, 1]", values["rate"]))
     if values["layers"] < 1:
         problems.append(finding("layers", "must be at least 1", values["layers"]))
+    if values["adaptive"] and values["layers"] == 1:
+        problems.append(finding("adaptive", "must be off for one layer", True))
     return problems + [finding(key, "must be known", value) for key, value in values.items() if key not in DEFAULTS]
 
 
@@ -37,7 +39,7 @@ def test_domains_become_optunas_distributions_with_the_bounds_of_the_file():
             "search": {"metric": "score", "num_trials": 7},
             "space": {
                 **RATE,
-                "layers": {"low": 1, "high": 9, "step": 2},
+                "layers": {"low": 3, "high": 9, "step": 2},
                 "adaptive": {"choices": [False, True]},
                 "kind": {"choices": ["a", "b"], "default": "b"},
             },
@@ -45,7 +47,7 @@ def test_domains_become_optunas_distributions_with_the_bounds_of_the_file():
     )
     assert space.domains == {
         "rate": FloatDistribution(1e-4, 0.1, log=True),
-        "layers": IntDistribution(1, 9, step=2),
+        "layers": IntDistribution(3, 9, step=2),
         "adaptive": CategoricalDistribution([False, True]),
         "kind": CategoricalDistribution(["a", "b"]),
     }
@@ -57,7 +59,7 @@ def test_domains_become_optunas_distributions_with_the_bounds_of_the_file():
     ("epochs", "search", "rungs"),
     [
         (27, {}, (9,)), (9, {}, (3,)), (10, {}, (4,)), (27, {"first_rung": 1}, (1, 3, 9)), (300, {}, (100,)),
-        (27, {"first_rung": 2, "eta": 2}, (2, 4, 8, 16)), (1, {}, ()), (2, {}, (1,)), (5, {"first_rung": 8}, ()),
+        (27, {"first_rung": 2, "eta": 2}, (2, 4, 8, 16)), (1, {}, ()), (2, {}, (1,)),
     ],
 )  # fmt: skip
 def test_rungs_start_at_a_third_of_the_horizon_and_grow_by_eta(epochs, search, rungs):
@@ -80,6 +82,10 @@ def test_a_whole_number_field_is_searched_in_whole_numbers_and_a_real_one_in_rea
         ({"space": RATE, "spaces": {}}, "my.toml: spaces: must be one of the tables search, base, space (did you mean 'space'?)"),
         ({"space": RATE, "search": {"trials": 3}}, "my.toml: search.trials: must be a setting of the search"),
         ({"space": RATE, "search": {"num_trials": 0}}, "my.toml: search.num_trials: must be a whole number from 1, got 0"),
+        ({"space": RATE, "search": {"metric": ["a"]}}, "my.toml: search.metric: must be a name, got ['a']"),
+        ({"space": RATE, "search": {"seed": 2**33}}, "my.toml: search.seed: must be a whole number from 0, got 8589934592"),
+        ({"space": RATE, "search": {"first_rung": 27}}, "search.first_rung: must be below the horizon, epochs = 27, got 27"),
+        ({"space": {"adaptive": {"choices": [False, True]}, "layers": {"low": 1, "high": 3}}}, "space: at adaptive = True, layers = 1: adaptive: must be off for one layer"),
         ({"space": RATE, "search": {"eta": 1}}, "my.toml: search.eta: must be a whole number from 2, got 1"),
         ({"space": RATE, "search": {"metric": "acc"}}, "my.toml: search.metric: must be one of score, val_accuracy, got 'acc'"),
         ({"space": RATE, "search": {"resource": "epoch"}}, "must name a parameter (did you mean 'epochs'?), got 'epoch'"),

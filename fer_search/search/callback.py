@@ -50,5 +50,5 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good."""
-        lines = str(trial.get_error() or "the trial's process ended").strip().splitlines()
-        self.journal.trial_ended(trial.config["trial"], "FAIL", lines[-1])
+        # Tune writes the error itself after this call.
+        self.journal.trial_ended(trial.config["trial"], "FAIL", f"see error.txt in {trial.path}")

@@ -94,8 +94,10 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
         """
         try:
             return bool(super().restore(checkpoint))
-        except OSError as error:
-            logger.warning("%s: %s: the trial starts again", checkpoint, error)
+        except (OSError, ValueError) as error:  # Ray raises ValueError for a checkpoint that is not there
+            logger.warning("%s: the trial starts again", error)
+            self.cleanup()
+            self._iteration = 0
             return True
 
     def cleanup(self) -> None:

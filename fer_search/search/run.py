@@ -107,9 +107,9 @@ def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resourc
         run_config=tune.RunConfig(
             name=RAY_DIRECTORY,
             storage_path=str(directory),
-            # Keeping one checkpoint makes Tune save the experiment's state with each. A kill between the two leaves a
-            # trial without its checkpoint; ObjectiveTrainable.restore then starts it again.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            # A kill may come before the experiment's state names the newest checkpoint, so the one before is kept too;
+            # should even that be gone, ObjectiveTrainable.restore starts the trial again.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[JournalCallback(directory / FILE_NAME, horizon=space.horizon)],
             verbose=0,
@@ -125,6 +125,7 @@ def _trial_name(trial: Trial) -> str:
 def connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start an embedded Ray; a connection that was there before is used."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # save the experiment's state every second, not every ten
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield

@@ -93,27 +93,31 @@ def test_an_address_where_no_cluster_answers_is_a_clear_error(tmp_path, address,
         run_search(ToyObjective(), toy_space(2), tmp_path, resources=Resources(), address=address)
 
 
-def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+def story(directory):
+    return [(t.number, t.parameters, t.state, t.epochs) for t in read_journal(directory / FILE_NAME)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, str(TOY), str(directory), "8"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    return story(directory)
+
+
+@pytest.mark.parametrize("num_epochs", [2, 14, 25])
+def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, uninterrupted, num_epochs):
     """kill -9 of the driver in mid-search: suggestions, curves, stops and winner equal the uninterrupted search's."""
-    num_trials = 8
-    command = [sys.executable, str(TOY), str(tmp_path / "killed"), str(num_trials)]
-    journal = tmp_path / "killed" / FILE_NAME
+    command = [sys.executable, str(TOY), str(tmp_path), "8"]
+    journal = tmp_path / FILE_NAME
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_epochs(journal, 14, process)
+    wait_for_epochs(journal, num_epochs, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = [event for event, _ in read_events(journal)]
-    assert sum(event["event"] == "trial_ended" for event in before) < num_trials
+    assert sum(event["event"] == "trial_ended" for event in before) < 8
     subprocess.run([*command, "resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
-    subprocess.run(
-        [sys.executable, str(TOY), str(tmp_path / "whole"), str(num_trials)],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180,
-    )  # fmt: skip
-
-    def story(directory):
-        return [(t.number, t.parameters, t.state, t.epochs) for t in read_journal(directory / FILE_NAME)]
-
-    assert story(tmp_path / "killed") == story(tmp_path / "whole")
+    assert story(tmp_path) == uninterrupted
     assert [event for event, _ in read_events(journal)][: len(before)] == before
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -11,14 +11,16 @@ from rich.table import Table
 from fer_search.data.audit import Audit
 from fer_search.data.faces import EMOTIONS
 from fer_search.journal import Event, TrialRecord
-from fer_search.search.space import Space
 from fer_search.training.metrics import accuracy_interval, summary
+
+if TYPE_CHECKING:
+    from fer_search.search.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
 
 
-def leaderboard_rows(trials: list[TrialRecord], space: Space, *, num_validation: int) -> list[dict[str, Any]]:
+def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int) -> list[dict[str, Any]]:
     """Return one row per trial, in the given order: rank, state, epochs, value with its 95 % interval, parameters.
 
     The difference to the default recipe (trial 0) is given for trials that reached the horizon, as it did.
@@ -51,7 +53,7 @@ def leaderboard_rows(trials: list[TrialRecord], space: Space, *, num_validation:
     return rows
 
 
-def leaderboard_table(rows: list[dict[str, Any]], space: Space, *, title: str) -> Table:
+def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str) -> Table:
     """Return the leaderboard for a terminal."""
     caption = (
         f"* the default recipe. {space.metric} after {space.horizon} epochs on search-validation; stopped trials show "

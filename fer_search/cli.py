@@ -168,7 +168,7 @@ def search(
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
-    from fer_search.search.run import Resources
+    from fer_search.tuning.run import Resources
 
     default = workflow.default_resources()
     resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)

@@ -14,7 +14,7 @@ from fer_search.journal import Event, TrialRecord
 from fer_search.training.metrics import accuracy_interval, summary
 
 if TYPE_CHECKING:
-    from fer_search.search.space import Space
+    from fer_search.tuning.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}

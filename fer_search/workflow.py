@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import torch
 
+from fer_search.bundle import FILES, export_bundle
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits, read_private_test
 from fer_search.errors import InvalidInput, finding, problem
-from fer_search.export import FILES, export_bundle
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
 from fer_search.predict import read_manifest
@@ -35,9 +35,6 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.runs import LEDGER, RESULT, SETTINGS, locked, read_json, read_settings, run_directory, write_json
-from fer_search.search.run import Resources, check_resources, connected, run_search
-from fer_search.search.select import leaderboard, select_winner
-from fer_search.search.space import Space, read_space
 from fer_search.tracking import JournalTracker, Tracker, check_uri, local_store
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.metrics import evaluate as evaluate_probabilities
@@ -45,6 +42,9 @@ from fer_search.training.model import backbone_problems, build_model
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import WEIGHTS, load_model, train_to_end
 from fer_search.training.trainer import COMPARABLE_METRICS, Trainer, choose_device, precision_of
+from fer_search.tuning.run import Resources, check_resources, connected, run_search
+from fer_search.tuning.select import leaderboard, select_winner
+from fer_search.tuning.space import Space, read_space
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fer_search.errors import InvalidInput, finding
-from fer_search.search.space import read_space
+from fer_search.tuning.space import read_space
 
 DEFAULTS = {"epochs": 27, "rate": 0.01, "layers": 3, "adaptive": False, "kind": "a"}
 

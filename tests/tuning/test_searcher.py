@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from toy import toy_space
 
-from fer_search.search.scheduler import SuccessiveHalving
-from fer_search.search.searcher import OptunaSearcher
+from fer_search.tuning.scheduler import SuccessiveHalving
+from fer_search.tuning.searcher import OptunaSearcher
 
 
 def result(epoch, score, **more):

@@ -13,8 +13,8 @@ from toy import ToyObjective, toy_space
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_events, read_journal
-from fer_search.search.run import Resources, run_search
-from fer_search.search.select import leaderboard, select_winner
+from fer_search.tuning.run import Resources, run_search
+from fer_search.tuning.select import leaderboard, select_winner
 
 TOY = Path(__file__).with_name("toy.py")
 

@@ -16,11 +16,11 @@ from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME, TrialRecord, read_journal
-from fer_search.search.callback import JournalCallback
-from fer_search.search.objective import Objective, ObjectiveTrainable
-from fer_search.search.scheduler import SuccessiveHalving
-from fer_search.search.searcher import OptunaSearcher
-from fer_search.search.space import Space
+from fer_search.tuning.callback import JournalCallback
+from fer_search.tuning.objective import Objective, ObjectiveTrainable
+from fer_search.tuning.scheduler import SuccessiveHalving
+from fer_search.tuning.searcher import OptunaSearcher
+from fer_search.tuning.space import Space
 
 RAY_DIRECTORY = "ray"
 MAX_FAILURES = 2

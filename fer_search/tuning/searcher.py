@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from fer_search.atomic import replacing
-from fer_search.search.space import Space
+from fer_search.tuning.space import Space
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]

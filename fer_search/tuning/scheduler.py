@@ -10,7 +10,7 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from fer_search.search.searcher import OptunaSearcher
+from fer_search.tuning.searcher import OptunaSearcher
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_search.search.run import Resources, run_search
-from fer_search.search.space import Space, read_space
+from fer_search.tuning.run import Resources, run_search
+from fer_search.tuning.space import Space, read_space
 
 HORIZON = 9
 

@@ -54,7 +54,7 @@ class Follower:
                     self.receive(event)
                     self._offset = offset
                 wait = POLL_SECONDS
-            except Exception as error:
+            except Exception as error:  # whatever a receiver raises, it must neither end this thread nor the search
                 if wait == POLL_SECONDS:
                     logger.warning("%s: %s; trying again", self.name, error)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)

@@ -25,7 +25,7 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
 
     The difference to the default recipe (trial 0) is given for trials that reached the horizon, as it did.
     """
-    default = next((t for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
+    default = next((t.last(space.metric) for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
     rows = []
     for rank, trial in enumerate(trials, start=1):
         value = trial.last(space.metric)
@@ -35,7 +35,9 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
             if is_accuracy and value is not None
             else (None, None)
         )
-        comparable = default is not None and trial.state == "COMPLETE" and value is not None
+        difference = None
+        if default is not None and value is not None and trial.state == "COMPLETE":
+            difference = value - default
         rows.append(
             {
                 "rank": rank,
@@ -45,7 +47,7 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
                 space.metric: value,
                 "low": low,
                 "high": high,
-                "difference_to_default": value - default.last(space.metric) if comparable else None,  # type: ignore[operator, union-attr]
+                "difference_to_default": difference,
                 "message": trial.message,
                 "parameters": {key: trial.parameters[key] for key in space.domains},
             }

@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from fer_search.journal import Journal
 
 
-class JournalCallback(tune.Callback):  # type: ignore[misc]
+class JournalCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Writes what Tune tells into the journal at `path`; it is pickled into Ray's state, so it holds no open file."""
 
     def __init__(self, path: Path, *, horizon: int) -> None:

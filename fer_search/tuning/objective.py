@@ -40,7 +40,7 @@ class Objective(Protocol):
         ...
 
 
-class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]
+class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """Runs an Objective as a Tune trial, a report per step; one actor serves many trials.
 
     A trial's config is `{"trial": number, "parameters": {...}}`. Divergence is one finite, worst value marked

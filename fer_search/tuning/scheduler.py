@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from fer_search.tuning.searcher import OptunaSearcher
 
 
-class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]
+class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving (ASHA, Li et al. 2020, https://arxiv.org/abs/1810.05934), the stopping variant.
 
     At each rung a trial goes on if its result is within the best 1/eta of the results that reached the rung before it.

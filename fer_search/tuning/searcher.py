@@ -17,7 +17,7 @@ from fer_search.atomic import replacing
 from fer_search.tuning.space import Space
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc]
+class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Suggests trials of `space` by Optuna's TPE; the space's first point comes first.
 
     A suggestion is `{"trial": number, "parameters": complete parameter set}`. The study lives in memory and is saved

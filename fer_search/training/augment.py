@@ -1,27 +1,18 @@
-"""Batch augmentation on the device: pure functions of (images, parameters, generator).
+"""Batch augmentation on the device: pure functions of (images, labels, recipe, generator).
 
-Every image draws its own parameters, and all images go through the same fixed sequence of tensor operations, with
-parameters that leave an image as it is where an operation was not drawn. So nothing here waits for the device, and the
-random draws do not depend on the pixels. Images are float tensors (N, 1, H, W) in [0, 1]; geometry is one resampling.
+First each image is distorted by itself, then images are mixed with each other. All images go through the same tensor
+operations, with parameters that change nothing where an operation was not drawn: nothing here waits for the device, and
+the random draws depend neither on the pixels nor on the labels. Images are float tensors (N, 1, H, W) in [0, 1].
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from fer_search.data.faces import EMOTIONS
 from fer_search.recipe import Recipe
-
-# What RandAugment may do to a face, and how far at full magnitude. Solarize and invert are left out: a half-negative
-# face is no face that anyone will meet.
-MAX_ROTATION = 30.0  # degrees
-MAX_SHEAR = 0.3
-MAX_TRANSLATION = 0.25  # of the image's side
-MAX_ENHANCEMENT = 0.9  # brightness, contrast and sharpness lie in 1 +- this
-MAX_POSTERIZATION = 4  # bits of the 8 that are dropped
-OPERATIONS = (
-    "identity", "rotate", "shear_x", "shear_y", "translate_x", "translate_y",
-    "brightness", "contrast", "sharpness", "posterize", "autocontrast", "equalize",
-)  # fmt: skip
+from fer_search.training.boxes import cutmix_boxes, erasing_boxes
+from fer_search.training.randaugment import draw_operations, recolor, warp
 
 
 def augment(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -29,26 +20,33 @@ def augment(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator
 
     Rows of the targets sum to 1; label smoothing is not in them yet. `generator` lives on the device of the pixels.
     """
-    images = pixels.unsqueeze(1).float() / 255
-    images = random_flip(images, recipe.flip_probability, generator)
-    shift = random_shift(len(images), recipe.shift_pixels, generator)
-    if recipe.randaugment_magnitude > 0:
-        amounts = draw_operations(
-            len(images), recipe.randaugment_operations, recipe.randaugment_magnitude / 30, generator
-        )
-        images = warp(images, amounts, shift)
-        images = recolor(images, amounts)
-    elif recipe.shift_pixels > 0:
-        images = warp(images, {}, shift)
-    targets = F.one_hot(labels, 7).float()
+    images = distort(pixels, labels, recipe, generator)
+    targets = F.one_hot(labels, len(EMOTIONS)).float()
     if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
         images, targets = mix(images, targets, recipe, generator)
     return images, targets
 
 
-def smooth_labels(targets: Tensor, smoothing: float) -> Tensor:
-    """Spread `smoothing` of the probability mass of each row evenly over all classes (Szegedy et al. 2016)."""
-    return targets * (1 - smoothing) + smoothing / targets.shape[1]
+def distort(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
+    """Return what augmentation makes of each image by itself, (N, 1, H, W) in [0, 1]: all but the mixing.
+
+    A label has a say in how likely RandAugment is, and in nothing else. How much even that tells a network about the
+    label is measured by `leak_probe`.
+    """
+    images = pixels.unsqueeze(1).float() / 255
+    images = random_flip(images, recipe.flip_probability, generator)
+    shift = random_shift(len(images), recipe.shift_pixels, generator)
+    if recipe.randaugment_magnitude > 0:
+        chance = randaugment_chance(labels, recipe)
+        strength = recipe.randaugment_magnitude / 30
+        amounts = draw_operations(chance, recipe.randaugment_operations, strength, generator)
+        images = warp(images, amounts, shift)
+        images = recolor(images, amounts)
+    elif recipe.shift_pixels > 0:
+        images = warp(images, {}, shift)
+    if recipe.erasing_probability > 0:
+        images = random_erasing(images, recipe.erasing_probability, generator)
+    return images
 
 
 def random_flip(images: Tensor, probability: float, generator: Generator) -> Tensor:
@@ -65,109 +63,28 @@ def random_shift(num_images: int, shift_pixels: int, generator: Generator) -> Te
     )
 
 
-def draw_operations(num_images: int, num_operations: int, strength: float, generator: Generator) -> dict[str, Tensor]:
-    """Draw RandAugment's operations (Cubuk et al. 2020, https://arxiv.org/abs/1909.13719) for a batch.
-
-    Returns for every operation its signed amount (N,) as a share of the full magnitude: 0 where it was not drawn,
-    +-strength where it was drawn once, their sum where it was drawn more often.
-    """
-    shape = (num_operations, num_images)
-    choice = torch.randint(len(OPERATIONS), shape, generator=generator, device=generator.device)
-    sign = torch.randint(0, 2, shape, generator=generator, device=generator.device) * 2.0 - 1
-    return {name: ((choice == i) * sign).sum(0) * strength for i, name in enumerate(OPERATIONS)}
+def randaugment_chance(labels: Tensor, recipe: Recipe) -> Tensor:
+    """Return p(RandAugment | emotion) for each label: (N,) to (N,)."""
+    others = torch.full(labels.shape, recipe.randaugment_probability, device=labels.device)
+    sad = torch.where(labels == EMOTIONS.index("sad"), recipe.randaugment_probability_sad, others)
+    return torch.where(labels == EMOTIONS.index("fear"), recipe.randaugment_probability_fear, sad)
 
 
-def warp(images: Tensor, amounts: dict[str, Tensor], shift: Tensor) -> Tensor:
-    """Rotate, shear and translate each image by its amounts and shift (N, 2) it in pixels, black coming in at the
-    edges.
-
-    Rotation is clockwise for a positive amount, as in torchvision's `affine`; all of it is one bilinear resampling.
-    """
-    height, width = images.shape[-2:]
-    zero = torch.zeros(len(images), device=images.device)
-    angle = torch.deg2rad(amounts.get("rotate", zero) * MAX_ROTATION)
-    shear_x, shear_y = amounts.get("shear_x", zero) * MAX_SHEAR, amounts.get("shear_y", zero) * MAX_SHEAR
-    move_x = amounts.get("translate_x", zero) * MAX_TRANSLATION * width + shift[:, 0]
-    move_y = amounts.get("translate_y", zero) * MAX_TRANSLATION * height + shift[:, 1]
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    # The grid maps output to input: input = rotate(-angle) @ shear @ (output - move), in pixels from the centre.
-    matrix = torch.stack(
-        [
-            torch.stack([cos + sin * shear_y, cos * shear_x + sin], 1),
-            torch.stack([-sin + cos * shear_y, -sin * shear_x + cos], 1),
-        ],
-        1,
-    )
-    offset = -(matrix @ torch.stack([move_x, move_y], 1)[:, :, None])
-    scale = torch.tensor([width / 2, height / 2], device=images.device)
-    theta = torch.cat([matrix * (scale[None, None, :] / scale[None, :, None]), offset / scale[None, :, None]], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def recolor(images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
-    """Change brightness, contrast, sharpness, bit depth and histogram of each image by its amounts."""
-    factor = {name: (1 + amounts[name] * MAX_ENHANCEMENT) for name in ("brightness", "contrast", "sharpness")}
-    images = adjust_brightness(images, factor["brightness"])
-    images = adjust_contrast(images, factor["contrast"])
-    images = adjust_sharpness(images, factor["sharpness"])
-    images = posterize(images, 8 - (amounts["posterize"].abs() * MAX_POSTERIZATION).round())
-    images = _where(amounts["autocontrast"] != 0, autocontrast(images), images)
-    return _where(amounts["equalize"] != 0, equalize(images), images)
-
-
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply each image by its factor (N,)."""
-    return (images * factor.clamp(min=0)[:, None, None, None]).clamp(0, 1)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with its mean grey: factor (N,) 0 is flat, 1 is unchanged."""
-    return _blend(images, images.mean((1, 2, 3), keepdim=True), factor)
-
-
-def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with a smoothed copy: factor (N,) 0 is smooth, 1 is unchanged, 2 is sharp. Edges stay."""
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device) / 13
-    smooth = images.clone()
-    smooth[..., 1:-1, 1:-1] = F.conv2d(images, kernel[None, None])
-    return _blend(images, smooth, factor)
-
-
-def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the given number of bits (N,) of each image's 8; 8 leaves it unchanged."""
-    levels = torch.exp2(bits.clamp(min=1))[:, None, None, None]
-    coarse = torch.minimum((images * levels).floor(), levels - 1) / levels
-    return _where(bits < 8, coarse, images)
-
-
-def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each image to the full range; a constant image stays as it is."""
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    span = high - low
-    return torch.where(span > 0, (images - low) / span.clamp(min=1e-12), images)
-
-
-def equalize(images: Tensor) -> Tensor:
-    """Flatten each image's histogram by the rule of Pillow's `ImageOps.equalize`, on 256 levels."""
-    values = (images * 255).round().long().flatten(1)
-    histogram = torch.zeros(len(images), 256, device=images.device).scatter_add_(
-        1, values, torch.ones_like(values, dtype=torch.float32)
-    )
-    # Pillow leaves the brightest occupied level out of the step; a step of 0 leaves the image unchanged.
-    brightest = histogram.gather(1, values.amax(1, keepdim=True))
-    step = ((histogram.sum(1, keepdim=True) - brightest) / 255).floor()
-    below = histogram.cumsum(1) - histogram
-    table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255)
-    flat = (table.gather(1, values) / 255).reshape(images.shape)
-    return _where(step[:, 0] > 0, flat, images)
+def random_erasing(images: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Fill a box of each image, with the given probability, with noise that is uniform in every pixel."""
+    num_images, _, height, width = images.shape
+    chosen = _uniform(num_images, generator) < probability
+    erased = erasing_boxes(num_images, height, width, generator) & chosen[:, None, None]
+    noise = torch.rand(images.shape, generator=generator, device=generator.device)
+    return torch.where(erased[:, None], noise, images)
 
 
 def mix(images: Tensor, targets: Tensor, recipe: Recipe, generator: Generator) -> tuple[Tensor, Tensor]:
     """Mix images with their neighbour in the batch: MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019).
 
-    Each image is mixed with probability `mix_probability`; where both kinds are on, each gets half of those. The share
-    that an image keeps is drawn from Beta(alpha, alpha); in CutMix it is then the share of pixels that really stayed.
+    Each image is mixed with probability `mix_probability`; where both kinds are on, `cutmix_share` of those get CutMix.
+    The share that an image keeps is drawn from Beta(alpha, alpha); in CutMix it is then the share of pixels that really
+    stayed.
     """
     num, _, height, width = images.shape
     use_cutmix = _uniform(num, generator) < _cutmix_share(recipe)
@@ -175,29 +92,19 @@ def mix(images: Tensor, targets: Tensor, recipe: Recipe, generator: Generator) -
     ones = torch.ones(num, device=images.device)
     mixup_keep = _beta(recipe.mixup_alpha, num, generator) if recipe.mixup_alpha > 0 else ones
     cutmix_keep = _beta(recipe.cutmix_alpha, num, generator) if recipe.cutmix_alpha > 0 else ones
-    box = _random_box(cutmix_keep, height, width, generator)
-    weight = torch.where(use_cutmix[:, None, None], 1 - box, mixup_keep[:, None, None].expand_as(box))
-    weight = torch.where(mixed[:, None, None], weight, torch.ones_like(weight))
+    row = torch.randint(height, (num,), generator=generator, device=generator.device)
+    column = torch.randint(width, (num,), generator=generator, device=generator.device)
+    outside = (~cutmix_boxes(cutmix_keep, row, column, height, width)).float()
+    weight = torch.where(use_cutmix[:, None, None], outside, mixup_keep[:, None, None])
+    weight = torch.where(mixed[:, None, None], weight, 1.0)
     keep = weight.mean((1, 2))[:, None]
     images = images * weight[:, None] + images.roll(1, 0) * (1 - weight[:, None])
     return images, targets * keep + targets.roll(1, 0) * (1 - keep)
 
 
 def _cutmix_share(recipe: Recipe) -> float:
-    return 0.5 if recipe.mixup_alpha > 0 and recipe.cutmix_alpha > 0 else float(recipe.cutmix_alpha > 0)
-
-
-def _random_box(keep: Tensor, height: int, width: int, generator: Generator) -> Tensor:
-    """Draw a box (N, H, W) of ones that covers `1 - keep` of the image, cut off where it leaves it."""
-    side = (1 - keep).clamp(min=0).sqrt()
-    inside = []
-    for length in (height, width):
-        centre = (_uniform(len(keep), generator) * length).floor()
-        half = ((side * length).floor() / 2).floor()
-        position = torch.arange(length, device=keep.device)
-        low, high = (centre - half)[:, None], (centre + half)[:, None]
-        inside.append((position >= low) & (position < high))
-    return (inside[0][:, :, None] & inside[1][:, None, :]).float()
+    both = recipe.mixup_alpha > 0 and recipe.cutmix_alpha > 0
+    return recipe.cutmix_share if both else float(recipe.cutmix_alpha > 0)
 
 
 def _beta(alpha: float, num: int, generator: Generator) -> Tensor:
@@ -209,12 +116,3 @@ def _beta(alpha: float, num: int, generator: Generator) -> Tensor:
 
 def _uniform(num: int, generator: Generator) -> Tensor:
     return torch.rand(num, generator=generator, device=generator.device)
-
-
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    weight = factor.clamp(min=0)[:, None, None, None]
-    return (images * weight + other * (1 - weight)).clamp(0, 1)
-
-
-def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None, None], new, old)

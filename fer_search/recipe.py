@@ -21,7 +21,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Recipe(BaseModel):
-    """One training run, completely described; the defaults are the settings of the project's reference design."""
+    """One training run, completely described; docs/ablation.md has the evidence for the defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -34,36 +34,65 @@ class Recipe(BaseModel):
         True, description="leave Training images out that also stand in a test split, byte for byte"
     )
 
-    backbone: str = Field("efficientnet_b0", min_length=1, description="name of a timm image model")
+    backbone: str = Field("tf_efficientnet_lite0", min_length=1, description="name of a timm image model")
+    pretrained: bool = Field(True, description="begin with the backbone's ImageNet weights")
+    image_size: int = Field(48, ge=32, le=256, description="side in pixels to which the network resizes a face")
     stem_stride: Literal[1, 2] = Field(1, description="stride of the first convolution; 1 keeps 48x48 faces sharp")
+    output_stride: Literal[8, 16, 32] = Field(
+        32, description="nominal stride of the last map; below 32, dilation replaces the last strides"
+    )
+    fusion_width: int = Field(96, ge=0, le=1024, description="channels of the cross-scale fusion of the maps; 0 is off")
+    se_attention: bool = Field(False, description="squeeze-and-excitation on every map that is pooled")
+    cbam_attention: bool = Field(False, description="channel and spatial attention (CBAM) on every map that is pooled")
+    coordinate_attention: bool = Field(False, description="coordinate attention on every map that is pooled")
+    self_attention_heads: int = Field(
+        0, ge=0, le=32, description="heads of self attention on every map that is pooled; 0 is off"
+    )
+    pyramid_pooling: bool = Field(False, description="pool the finest map over grids of 1, 2 and 3 cells a side too")
+    emotion_heads_weight: float = Field(
+        0.0, ge=0, le=10, description="loss weight of a one-against-the-rest head for each emotion; 0 is off"
+    )
+    auxiliary_weight: float = Field(
+        0.0, ge=0, le=10, description="loss weight of the classifiers on two earlier maps; 0 is off"
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block, growing linearly to it")
 
-    epochs: int = Field(300, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
     batch_size: int = Field(32, ge=1, le=65_536, description="images per forward pass (micro-batch)")
     accumulation: int = Field(2, ge=1, le=4_096, description="micro-batches per optimizer step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="base optimizer that SAM wraps")
-    max_lr: float = Field(0.01, gt=0, le=10, description="OneCycle's peak learning rate")
-    div_factor: float = Field(2.0, ge=1, le=1e6, description="OneCycle starts at max_lr / div_factor")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="base optimizer that SAM wraps")
+    max_lr: float = Field(0.002, gt=0, le=10, description="OneCycle's peak learning rate")
+    backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="the backbone's share of the learning rate")
+    div_factor: float = Field(10.0, ge=1, le=1e6, description="OneCycle starts at max_lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, le=1e9, description="OneCycle ends at its start / final_div_factor")
     pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps in which the learning rate rises")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's Nesterov momentum, or AdamW's first beta")
-    weight_decay: float = Field(5e-4, ge=0, le=10, description="weight decay of the base optimizer")
+    weight_decay: float = Field(0.02, ge=0, le=10, description="weight decay of the base optimizer")
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="largest global gradient norm of the update; 0 is off")
-    sam_rho: float = Field(0.05, ge=0, le=10, description="radius of sharpness-aware minimisation (SAM); 0 is off")
+    sam_rho: float = Field(0.0, ge=0, le=10, description="radius of sharpness-aware minimisation (SAM); 0 is off")
     sam_adaptive: bool = Field(False, description="scale SAM's radius by each weight's size (ASAM)")
+    sam_interval: int = Field(
+        1, ge=1, le=100, description="steps from one full SAM step to the next; LookSAM's cheap steps in between"
+    )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
+    class_weight_power: float = Field(
+        0.0, ge=0, le=1, description="weight of an image by its emotion's rarity, from 0 (none) to 1 (balanced)"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0 is off")
 
     flip_probability: Probability = Field(0.5, description="chance of a horizontal flip")
     shift_pixels: int = Field(4, ge=0, le=24, description="largest shift in pixels, in both directions")
-    randaugment_magnitude: float = Field(9.0, ge=0, le=30, description="RandAugment's strength of 30; 0 is off")
+    randaugment_magnitude: float = Field(0.0, ge=0, le=30, description="RandAugment's strength of 30; 0 is off")
     randaugment_operations: int = Field(2, ge=1, le=8, description="RandAugment's operations per image")
-    mixup_alpha: float = Field(0.4, ge=0, le=10, description="MixUp's Beta parameter; 0 is off")
-    cutmix_alpha: float = Field(0.5, ge=0, le=10, description="CutMix's Beta parameter; 0 is off")
-    mix_probability: Probability = Field(
-        0.5, description="chance that an image is mixed with another; MixUp and CutMix share it evenly"
-    )
+    randaugment_probability: Probability = Field(0.8, description="chance of RandAugment for the other emotions")
+    randaugment_probability_fear: Probability = Field(0.95, description="chance of RandAugment for a fearful face")
+    randaugment_probability_sad: Probability = Field(0.9, description="chance of RandAugment for a sad face")
+    erasing_probability: Probability = Field(0.0, description="chance that a random box is filled with noise")
+    mixup_alpha: float = Field(0.0, ge=0, le=10, description="MixUp's Beta parameter; 0 is off")
+    cutmix_alpha: float = Field(0.0, ge=0, le=10, description="CutMix's Beta parameter; 0 is off")
+    mix_probability: Probability = Field(0.5, description="chance that an image is mixed with another")
+    cutmix_share: Probability = Field(0.5, description="CutMix's share of the mixed images; the others get MixUp")
 
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="bf16 autocast or fp32; auto takes bf16 on a GPU that has it"
@@ -72,22 +101,42 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> Self:
+        no_sam = ("sam_rho is 0", self.sam_rho == 0)
+        no_randaugment = ("randaugment_magnitude is 0", self.randaugment_magnitude == 0)
         switched_off = {
-            "sam_adaptive": ("sam_rho is 0", self.sam_rho == 0),
-            "randaugment_operations": ("randaugment_magnitude is 0", self.randaugment_magnitude == 0),
+            "sam_adaptive": no_sam,
+            "sam_interval": no_sam,
+            "randaugment_operations": no_randaugment,
+            "randaugment_probability": no_randaugment,
+            "randaugment_probability_fear": no_randaugment,
+            "randaugment_probability_sad": no_randaugment,
             "mix_probability": ("mixup_alpha and cutmix_alpha are 0", self.mixup_alpha == self.cutmix_alpha == 0),
+            "cutmix_share": ("mixup_alpha or cutmix_alpha is 0", 0 in (self.mixup_alpha, self.cutmix_alpha)),
         }
         problems = []
         for key, (reason, off) in switched_off.items():
             value, default = getattr(self, key), type(self).model_fields[key].default
             if off and value != default:
                 problems.append(finding(key, f"must stay {default!r}, since it has no effect while {reason}", value))
-        if self.mix_probability == 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0):
+        mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
+        probabilities = ("randaugment_probability", "randaugment_probability_fear", "randaugment_probability_sad")
+        if mixes and self.mix_probability == 0:
             rule = "must be above 0 (mixing is switched off by mixup_alpha = 0 and cutmix_alpha = 0)"
             problems.append(finding("mix_probability", rule, 0.0))
+        if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.cutmix_share in (0, 1):
+            rule = "must be above 0 and below 1 (switch off one of the two by mixup_alpha = 0 or cutmix_alpha = 0)"
+            problems.append(finding("cutmix_share", rule, self.cutmix_share))
+        if self.randaugment_magnitude > 0 and all(getattr(self, key) == 0 for key in probabilities):
+            rule = "must be above 0 (RandAugment is switched off by randaugment_magnitude = 0)"
+            problems.append(finding("randaugment_probability", rule, 0.0))
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def design(cls) -> Self:
+        """Return the settings of the project's reference design: every technique at once, for 300 epochs."""
+        return cls(**DESIGN)
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> list[str]:
@@ -118,6 +167,53 @@ class Recipe(BaseModel):
         """Return 12 hexadecimal digits that name this recipe."""
         canonical = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+DESIGN: dict[str, Any] = {
+    # The network. How wide and how heavy its parts are, the design leaves open.
+    "backbone": "efficientnet_b0",
+    "pretrained": True,
+    "stem_stride": 2,
+    "fusion_width": 128,
+    "se_attention": True,
+    "cbam_attention": True,
+    "coordinate_attention": True,
+    "self_attention_heads": 8,
+    "pyramid_pooling": True,
+    "emotion_heads_weight": 0.3,
+    "auxiliary_weight": 0.3,
+    "dropout": 0.2,
+    "drop_path": 0.1,
+    # SAM and OneCycle, from 0.005 to 0.01, an effective batch of 64.
+    "epochs": 300,
+    "batch_size": 32,
+    "accumulation": 2,
+    "optimizer": "sgd",
+    "max_lr": 0.01,
+    "backbone_lr_scale": 1.0,
+    "div_factor": 2.0,
+    "final_div_factor": 1e4,
+    "pct_start": 0.3,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "grad_clip": 1.0,
+    "sam_rho": 0.05,
+    "label_smoothing": 0.1,
+    "class_weight_power": 1.0,
+    "ema_decay": 0.999,
+    # Augmentation.
+    "flip_probability": 0.5,
+    "shift_pixels": 4,
+    "randaugment_magnitude": 9.0,
+    "randaugment_operations": 2,
+    "randaugment_probability": 0.8,
+    "randaugment_probability_fear": 0.95,
+    "randaugment_probability_sad": 0.9,
+    "mixup_alpha": 0.4,
+    "cutmix_alpha": 0.5,
+    "mix_probability": 0.5,
+    "cutmix_share": 0.5,
+}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

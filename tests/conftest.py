@@ -30,5 +30,14 @@ def validation(faces: Faces) -> Faces:
 
 @pytest.fixture(scope="session")
 def small() -> Recipe:
-    """A recipe with every technique on that a CPU trains in a second."""
-    return Recipe().replace({"backbone": "test_efficientnet", "stem_stride": 2, "epochs": 2, "batch_size": 16})
+    """A recipe with every technique of the training on that a CPU trains in a second, whatever the defaults are."""
+    return Recipe().replace(
+        {
+            "backbone": "test_efficientnet", "pretrained": False, "stem_stride": 2, "dropout": 0.2, "drop_path": 0.1,
+            "epochs": 2, "batch_size": 16, "accumulation": 2,
+            "optimizer": "sgd", "max_lr": 0.01, "div_factor": 2.0, "final_div_factor": 1e4, "pct_start": 0.3,
+            "momentum": 0.9, "weight_decay": 5e-4, "grad_clip": 1.0, "sam_rho": 0.05, "label_smoothing": 0.1,
+            "ema_decay": 0.999, "flip_probability": 0.5, "shift_pixels": 4, "randaugment_magnitude": 9.0,
+            "mixup_alpha": 0.4, "cutmix_alpha": 0.5, "mix_probability": 0.5,
+        }
+    )  # fmt: skip

@@ -1,18 +1,30 @@
 import math
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe, commented_toml, parse_overrides
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def test_the_defaults_are_the_settings_of_the_reference_design():
-    recipe = Recipe()
+
+def test_the_design_has_the_settings_that_it_names():
+    recipe = Recipe.design()
     assert (recipe.batch_size, recipe.batch_size * recipe.accumulation) == (32, 64)
     assert (recipe.max_lr / recipe.div_factor, recipe.max_lr) == (0.005, 0.01)
     assert (recipe.sam_rho, recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha) == (0.05, 0.1, 0.4, 0.5)
-    assert recipe.epochs == 300
+    assert (recipe.randaugment_probability_fear, recipe.randaugment_probability_sad) == (0.95, 0.9)
+    assert (recipe.epochs, recipe.class_weight_power) == (300, 1.0)
+    attention = (recipe.se_attention, recipe.cbam_attention, recipe.coordinate_attention, recipe.self_attention_heads)
+    assert all((*attention, recipe.pyramid_pooling, recipe.fusion_width, recipe.auxiliary_weight))
+
+
+def test_the_shipped_design_is_the_design():
+    design = tomllib.loads((ROOT / "search_spaces" / "design.toml").read_text())
+    first_trial = {key: domain["default"] for key, domain in design["space"].items()}
+    assert Recipe.build({**design["base"], **first_trial}) == Recipe.design()
 
 
 def test_all_problems_come_at_once_with_the_nearest_name_of_an_unknown_field():
@@ -32,7 +44,13 @@ def test_all_problems_come_at_once_with_the_nearest_name_of_an_unknown_field():
     ("off", "setting"),
     [
         ({"sam_rho": 0.0}, {"sam_adaptive": True}),
+        ({"sam_rho": 0.0}, {"sam_interval": 3}),
         ({"randaugment_magnitude": 0.0}, {"randaugment_operations": 3}),
+        ({"randaugment_magnitude": 0.0}, {"randaugment_probability": 0.3}),
+        ({"randaugment_magnitude": 0.0}, {"randaugment_probability_fear": 0.3}),
+        ({"randaugment_magnitude": 0.0}, {"randaugment_probability_sad": 0.3}),
+        ({"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, {"cutmix_share": 0.3}),
+        ({"mixup_alpha": 1.0, "cutmix_alpha": 0.0}, {"cutmix_share": 0.3}),
         ({"mixup_alpha": 0.0, "cutmix_alpha": 0.0}, {"mix_probability": 0.7}),
     ],
 )
@@ -43,8 +61,27 @@ def test_a_setting_without_effect_is_an_error_and_its_default_is_not(off, settin
         Recipe.build({**off, **setting})
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"mixup_alpha": 0.4, "mix_probability": 0.0}, "mix_probability"),
+        ({"mixup_alpha": 0.4, "cutmix_alpha": 0.4, "cutmix_share": 1.0}, "cutmix_share"),
+        (
+            {
+                "randaugment_magnitude": 5.0, "randaugment_probability": 0.0,
+                "randaugment_probability_fear": 0.0, "randaugment_probability_sad": 0.0,
+            },
+            "randaugment_probability",
+        ),
+    ],
+)  # fmt: skip
+def test_a_technique_is_switched_off_in_one_way_only(settings, key):
+    with pytest.raises(InvalidInput, match=f"recipe: {key}: must be above 0"):
+        Recipe.build(settings)
+
+
 def test_a_recipe_survives_its_own_toml(tmp_path):
-    recipe = Recipe().replace({"max_lr": 1e-3, "backbone": "test_efficientnet", "sam_adaptive": True})
+    recipe = Recipe().replace({"max_lr": 1e-3, "backbone": "test_efficientnet", "sam_rho": 0.1, "sam_adaptive": True})
     path = tmp_path / "recipe.toml"
     path.write_text(commented_toml(recipe))
     assert Recipe.read(path) == recipe

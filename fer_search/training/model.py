@@ -1,30 +1,97 @@
-"""The network: a timm backbone made right for one-channel 48x48 faces, and its classifier."""
+"""The network: a timm backbone, what refines its maps, and the heads."""
 
-from typing import Any, cast
+from typing import NamedTuple
 
-import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
-from fer_search.errors import InvalidInput, finding, nearest_name, problem
+from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
+from fer_search.training.backbone import Backbone, backbone_problems, build_backbone, normalisation
+from fer_search.training.neck import CrossScaleFusion, MapAttention, PyramidPooling
+
+EMOTION_HIDDEN = 32
+NUM_EMOTIONS = len(EMOTIONS)
+
+
+class Outputs(NamedTuple):
+    """What the network says while it is trained: (N, 7) each."""
+
+    logits: Tensor
+    emotion_logits: Tensor | None  # "is it this emotion?", of each emotion's own head
+    auxiliary_logits: list[Tensor]  # of classifiers on earlier maps
 
 
 class EmotionNet(nn.Module):
     """Faces in [0, 1], shape (N, 1, 48, 48), to logits (N, 7).
 
-    The normalisation to [-1, 1] is part of the network, so that whoever uses the weights cannot get it wrong.
+    Resizing and the normalisation that the backbone's published weights want are part of the network, so that whoever
+    uses the weights cannot get them wrong. All layers exist when the constructor returns.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, recipe: Recipe) -> None:
         super().__init__()
+        self.image_size = recipe.image_size
+        self.mean, self.std = normalisation(backbone)
+        shapes = backbone.shapes(recipe.image_size)
+        channels = [shape[0] for shape in shapes]
         self.backbone = backbone
+        self.fusion = CrossScaleFusion(channels, recipe.fusion_width) if recipe.fusion_width else None
+        pooled = [(recipe.fusion_width, *shape[1:]) for shape in shapes] if self.fusion else []
+        pooled.append(shapes[-1])
+        self.attention = nn.ModuleList(MapAttention(recipe, *shape) for shape in pooled)
+        self.pyramid = PyramidPooling(pooled[0][0]) if recipe.pyramid_pooling else None
+        num_features = sum(shape[0] for shape in pooled) + (self.pyramid.num_features if self.pyramid else 0)
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.classifier = nn.Linear(num_features, NUM_EMOTIONS)
+        self.emotion_heads = EmotionHeads(num_features) if recipe.emotion_heads_weight else None
+        self.auxiliary = nn.ModuleList(nn.Linear(num, NUM_EMOTIONS) for num in channels[:-1] if recipe.auxiliary_weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, 7) of images (N, 1, 48, 48) in [0, 1]."""
-        logits: Tensor = self.backbone(images * 2 - 1)
+        logits: Tensor = self.classifier(self.dropout(self._features(self._maps(images))))
         return logits
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Return the logits of all heads, for training."""
+        maps = self._maps(images)
+        features = self.dropout(self._features(maps))
+        return Outputs(
+            self.classifier(features),
+            self.emotion_heads(features) if self.emotion_heads else None,
+            [head(_pool(one)) for head, one in zip(self.auxiliary, maps, strict=False)],
+        )
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        if self.image_size != IMAGE_SIZE:
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        maps: list[Tensor] = self.backbone((images - self.mean) / self.std)
+        return maps
+
+    def _features(self, maps: list[Tensor]) -> Tensor:
+        pooled = [*(self.fusion(maps) if self.fusion else []), maps[-1]]
+        refined = [attention(one) for attention, one in zip(self.attention, pooled, strict=True)]
+        features = [_pool(one) for one in refined]
+        if self.pyramid:
+            features.append(self.pyramid(refined[0]))
+        return torch.cat(features, 1)
+
+
+class EmotionHeads(nn.Module):
+    """A small network of its own for each emotion, computed side by side."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_features, NUM_EMOTIONS * EMOTION_HIDDEN)
+        self.answer = nn.Conv1d(NUM_EMOTIONS * EMOTION_HIDDEN, NUM_EMOTIONS, 1, groups=NUM_EMOTIONS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logit (N, 7) of "it is this emotion" for features (N, D)."""
+        answer: Tensor = self.answer(F.relu(self.hidden(features))[:, :, None])
+        return answer[:, :, 0]
 
 
 def build_model(recipe: Recipe) -> EmotionNet:
@@ -37,36 +104,13 @@ def build_model(recipe: Recipe) -> EmotionNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            model = EmotionNet(_build_backbone(recipe)).eval()
-            with torch.no_grad():
-                model(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE))
-        except (TypeError, AssertionError, RuntimeError, AttributeError, ValueError) as error:
-            rule = f"must be a convolutional timm model that takes {IMAGE_SIZE}x{IMAGE_SIZE} faces ({error})"
+            backbone = build_backbone(recipe).eval()
+            model = EmotionNet(backbone, recipe)
+        except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError, ValueError) as error:
+            rule = f"must be a convolutional timm model that takes these settings ({error!r})"
             raise InvalidInput(problem("recipe", "backbone", rule, recipe.backbone)) from error
     return model.train()
 
 
-def backbone_problems(name: str) -> list[str]:
-    """Return what is wrong with a backbone's name as `backbone: <what must hold>, got <name>`, without building it."""
-    if timm.is_model(name):
-        return []
-    rule = f"must be the name of a timm model{nearest_name(name, timm.list_models())}"
-    return [finding("backbone", rule, name)]
-
-
-def _build_backbone(recipe: Recipe) -> nn.Module:
-    backbone: Any = timm.create_model(
-        recipe.backbone,
-        pretrained=False,
-        in_chans=1,
-        num_classes=len(EMOTIONS),
-        drop_rate=recipe.dropout,
-        drop_path_rate=recipe.drop_path,
-    )
-    first = backbone.pretrained_cfg["first_conv"]
-    stem = backbone.get_submodule(first if isinstance(first, str) else first[0])
-    # A stem that cuts the image into patches (stride as wide as the kernel) has no stride of its own to choose.
-    if not isinstance(stem, nn.Conv2d) or max(stem.kernel_size) > 7 or stem.kernel_size == stem.stride:
-        raise ValueError("it does not begin with an ordinary convolution")
-    stem.stride = (recipe.stem_stride, recipe.stem_stride)
-    return cast(nn.Module, backbone)
+def _pool(features: Tensor) -> Tensor:
+    return features.mean((2, 3))

@@ -1,24 +1,40 @@
 """The optimizer and the learning rate schedule of a recipe."""
 
+from typing import Any
+
 import torch
-from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 
+BACKBONE = "backbone."
+
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the base optimizer; norms and biases get no weight decay, since there it does not act as a regulariser."""
-    groups = param_groups_weight_decay(model, weight_decay=recipe.weight_decay)
+    """Build the base optimizer over up to four groups: the heads' parameters and then the backbone's, without and with
+    weight decay.
+
+    Norms, biases and other vectors get no weight decay, since there it does not act as a regulariser. The backbone's
+    share of the learning rate is in its groups.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        key = name.startswith(BACKBONE), parameter.ndim > 1
+        scale = recipe.backbone_lr_scale if key[0] else 1.0
+        decay = recipe.weight_decay if key[1] else 0.0
+        group = groups.setdefault(key, {"params": [], "lr": recipe.max_lr * scale, "weight_decay": decay})
+        group["params"].append(parameter)
+    ordered = [groups[key] for key in sorted(groups)]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.max_lr, betas=(recipe.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=recipe.max_lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        return torch.optim.AdamW(ordered, betas=(recipe.momentum, 0.999))
+    return torch.optim.SGD(ordered, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> OneCycleLR:
-    """Build OneCycle (Smith and Topin 2018) over all optimizer steps of the recipe; momentum stays as it is.
+    """Build OneCycle (Smith and Topin 2018) over all optimizer steps of the recipe, each group up to its own rate;
+    momentum stays as it is.
 
     Raises InvalidInput when the run is too short for its rising part, where torch would divide by zero.
     """
@@ -28,7 +44,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_e
         raise InvalidInput(problem("recipe", "pct_start", rule, recipe.pct_start))
     return OneCycleLR(
         optimizer,
-        max_lr=recipe.max_lr,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=recipe.pct_start,
         div_factor=recipe.div_factor,

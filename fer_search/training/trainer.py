@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
-from fer_search.training.augment import augment, smooth_labels
+from fer_search.training.augment import augment
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
 from fer_search.training.evaluation import epoch_metrics, predict_logits
-from fer_search.training.model import build_model
+from fer_search.training.loss import class_weights, image_losses
 from fer_search.training.optimization import build_optimizer, build_schedule
+from fer_search.training.pretrained import initial_model
 from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
 
 CHECKPOINT_FORMAT = 1
@@ -64,10 +65,13 @@ class Trainer:
         self.device = device
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
-        self.model = build_model(recipe).to(device).to(memory_format=torch.channels_last)
+        self.class_weights = class_weights(self.labels, recipe.class_weight_power)
+        self.model = initial_model(recipe).to(device).to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, recipe)
-        self.sam = SharpnessAwareMinimizer(self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive)
+        self.sam = SharpnessAwareMinimizer(
+            self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
+        )
         self.steps_per_epoch = math.ceil(len(fit) / (recipe.batch_size * recipe.accumulation))
         self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
         self.autocast = _autocast_of(recipe, device)
@@ -136,12 +140,12 @@ class Trainer:
         order = torch.randperm(len(self.labels), generator=generator, device=self.device)
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = self.optimizer.param_groups[0]["lr"]  # of the heads
         for step, indices in enumerate(torch.split(order, self.recipe.batch_size * self.recipe.accumulation)):
             images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
-            targets = smooth_labels(targets, self.recipe.label_smoothing)
             backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * self.recipe.accumulation)
-            losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip)
+            cheap = step % self.recipe.sam_interval > 0
+            losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
             # Asking the CPU costs nothing; a GPU would have to wait, so it is asked once, at the end of the epoch.
             if self.device.type == "cpu":
                 self._stop_at_divergence(losses[step : step + 1], step)
@@ -167,8 +171,8 @@ class Trainer:
             for chunk, (x, t) in enumerate(zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True)):
                 x = x.contiguous(memory_format=torch.channels_last)
                 with _seeded(dropout_seed + chunk, self.device), self.autocast():
-                    logits = self.model(x)
-                loss = nn.functional.cross_entropy(logits.float(), t, reduction="sum") / len(images)
+                    outputs = self.model.outputs(x)
+                loss = image_losses(outputs, t, self.class_weights, self.recipe).sum() / len(images)
                 torch.autograd.backward(loss)
                 total += loss.detach()
         return total

@@ -1,46 +1,165 @@
 import pytest
 import timm
 import torch
+from timm.layers import Attention, SEModule
+from timm.layers.cbam import CbamModule
+from timm.layers.coord_attn import CoordAttn
 
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe
 from fer_search.training.model import build_model
+from fer_search.training.model_summary import summarize
+
+PLAIN = {
+    "backbone": "test_efficientnet", "pretrained": False, "image_size": 48, "stem_stride": 2, "output_stride": 32,
+    "fusion_width": 0, "se_attention": False, "cbam_attention": False, "coordinate_attention": False,
+    "self_attention_heads": 0, "pyramid_pooling": False, "emotion_heads_weight": 0.0, "auxiliary_weight": 0.0,
+}  # fmt: skip
+FULL = {
+    "fusion_width": 32, "se_attention": True, "cbam_attention": True, "coordinate_attention": True,
+    "self_attention_heads": 2, "pyramid_pooling": True, "emotion_heads_weight": 0.3, "auxiliary_weight": 0.3,
+}  # fmt: skip
 
 
 def build(**changes):
-    return build_model(Recipe().replace({"backbone": "test_efficientnet", **changes}))
+    return build_model(Recipe().replace({**PLAIN, **changes}))
 
 
-def test_the_network_is_timms_own_on_normalised_grey_faces():
-    model = build(stem_stride=2).eval()
+def test_with_every_part_off_the_network_is_timms_own_on_normalised_grey_faces():
+    model = build().eval()
     reference = timm.create_model("test_efficientnet", in_chans=1, num_classes=7).eval()
-    reference.load_state_dict(model.backbone.state_dict())
+    state = model.backbone.network.state_dict()
+    head = {"classifier.weight": model.classifier.weight, "classifier.bias": model.classifier.bias}
+    reference.load_state_dict({**state, **head})
     images = torch.rand(3, 1, 48, 48)
-    torch.testing.assert_close(model(images), reference((images - 0.5) / 0.5))
+    mean, std = (sum(reference.pretrained_cfg[key]) / 3 for key in ("mean", "std"))
+    torch.testing.assert_close(model(images), reference((images - mean) / std))
 
 
-@pytest.mark.parametrize(("stride", "side"), [(1, 3), (2, 2)])
-def test_the_stem_stride_decides_how_much_is_left_of_48_pixels(stride, side):
-    model = build(stem_stride=stride)
-    assert model.backbone.forward_features(torch.zeros(1, 1, 48, 48)).shape[-2:] == (side, side)
+@pytest.mark.parametrize(
+    ("changes", "sides"),
+    [
+        ({"stem_stride": 2}, [6, 3, 2]),
+        ({"stem_stride": 1}, [12, 6, 3]),
+        ({"stem_stride": 2, "output_stride": 16}, [6, 3, 3]),
+        ({"stem_stride": 2, "output_stride": 8}, [6, 6, 6]),
+        ({"stem_stride": 2, "image_size": 96}, [12, 6, 3]),
+    ],
+)
+def test_three_fields_decide_how_much_is_left_of_48_pixels(changes, sides):
+    model = build(**changes, fusion_width=16, self_attention_heads=1)
+    assert [shape[1:] for shape in model.backbone.shapes(model.image_size)] == [(side, side) for side in sides]
+    assert model(torch.rand(2, 1, 48, 48)).shape == (2, 7)
 
 
-def test_the_default_network_takes_a_face():
-    assert build_model(Recipe()).eval()(torch.zeros(1, 1, 48, 48)).shape == (1, 7)
+def test_the_input_is_enlarged_bilinearly():
+    model = build(image_size=96).eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    images = torch.rand(1, 1, 48, 48)
+    model(images)
+    expected = torch.nn.Upsample(scale_factor=2, mode="bilinear")(images)
+    torch.testing.assert_close(seen[0] * model.std + model.mean, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "layer"),
+    [
+        ("se_attention", True, SEModule), ("cbam_attention", True, CbamModule),
+        ("coordinate_attention", True, CoordAttn), ("self_attention_heads", 4, Attention),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("fusion_width", "num_maps"), [(0, 1), (32, 4)])
+def test_attention_is_timms_and_refines_every_map_that_is_pooled(field, value, layer, fusion_width, num_maps):
+    inside = [m for m in build(fusion_width=fusion_width, **{field: value}).attention.modules() if isinstance(m, layer)]
+    without = [m for m in build(fusion_width=fusion_width).attention.modules() if isinstance(m, layer)]
+    assert (len(inside), len(without)) == (num_maps, 0)
+
+
+def test_self_attention_tells_the_cells_of_a_map_apart_and_lets_each_see_all():
+    model = build(fusion_width=16, self_attention_heads=2).eval()
+    layer = model.attention[0].layers[0]
+    features = torch.rand(1, 16, 6, 6, requires_grad=True)
+    layer(features)[0, :, 0, 0].sum().backward()
+    assert bool((features.grad.abs().sum(1) > 0).all())
+    constant = layer(torch.ones(1, 16, 6, 6))
+    assert not torch.allclose(constant[..., 0, 0], constant[..., 3, 3])
+
+
+def test_fusion_carries_every_scale_into_every_fused_map():
+    fusion = build(fusion_width=16).fusion.eval()
+    maps = [torch.rand(1, c, s, s, requires_grad=True) for c, s in ((32, 6), (48, 3), (256, 2))]
+    for fused, own in zip(fusion(maps), maps, strict=True):
+        assert fused.shape == (1, 16, *own.shape[2:])
+        gradients = torch.autograd.grad(fused.sum(), maps, retain_graph=True)
+        assert all(float(gradient.abs().sum()) > 0 for gradient in gradients)
+
+
+def test_pyramid_pooling_gives_the_means_over_its_grids():
+    pyramid = build(pyramid_pooling=True, stem_stride=1).pyramid.eval()
+    features = torch.rand(2, 256, 6, 6)
+    reduced = pyramid.reduce(features)
+    found = pyramid(features)
+    assert found.shape == (2, 64 * (1 + 4 + 9))
+    torch.testing.assert_close(found[:, :64], reduced.mean((2, 3)))
+    quarters = reduced.reshape(2, 64, 2, 3, 2, 3).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(found[:, 64 : 64 * 5], quarters)
+    ninths = reduced.reshape(2, 64, 3, 2, 3, 2).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(found[:, 64 * 5 :], ninths)
+
+
+def test_every_emotion_has_a_head_of_its_own():
+    heads = build(emotion_heads_weight=1.0).emotion_heads
+    features = torch.rand(1, 256)
+    before = heads(features)
+    with torch.no_grad():
+        heads.hidden.weight[:32] += 1  # the hidden units of the first emotion
+    changed = heads(features) != before
+    assert changed.tolist() == [[True] + [False] * 6]
+
+
+def test_all_layers_exist_before_the_first_face_is_seen():
+    model = build(**FULL)
+    before = [name for name, _ in model.named_parameters()]
+    model.outputs(torch.rand(4, 1, 48, 48))
+    assert [name for name, _ in model.named_parameters()] == before
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "mobilenetv3_small_050", "densenet121"])
+@pytest.mark.parametrize("parts", [{}, FULL])
+def test_every_parameter_of_every_backbone_receives_a_gradient(backbone, parts):
+    drop_path = 0.0 if backbone == "densenet121" else 0.1
+    model = build(backbone=backbone, stem_stride=1, drop_path=drop_path, **parts).eval()
+    outputs = model.outputs(torch.rand(4, 1, 48, 48))
+    each = [outputs.logits, *outputs.auxiliary_logits]
+    if outputs.emotion_logits is not None:
+        each.append(outputs.emotion_logits)
+    sum((logits**2).sum() for logits in each).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_logits_of_training_are_those_of_prediction():
+    model = build(**FULL).eval()
+    images = torch.rand(3, 1, 48, 48)
+    outputs = model.outputs(images)
+    torch.testing.assert_close(outputs.logits, model(images))
+    assert outputs.emotion_logits.shape == (3, 7)
+    assert [logits.shape for logits in outputs.auxiliary_logits] == [(3, 7), (3, 7)]
 
 
 def test_the_weights_follow_from_the_seed_and_nothing_else():
     torch.manual_seed(1)
-    first = build().state_dict()
+    first = build(**FULL).state_dict()
     torch.manual_seed(2)
-    second, other = build().state_dict(), build(seed=1).state_dict()
+    second, other = build(**FULL).state_dict(), build(**FULL, seed=1).state_dict()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert not torch.equal(first["backbone.conv_stem.weight"], other["backbone.conv_stem.weight"])
+    for name in ("backbone.network.conv_stem.weight", "classifier.weight", "fusion.lateral.0.conv.weight"):
+        assert not torch.equal(first[name], other[name])
 
 
 def test_dropout_and_drop_path_reach_the_network():
     model = build(dropout=0.35, drop_path=0.21)
-    assert model.backbone.drop_rate == 0.35
+    assert model.dropout.p == 0.35
     rates = [m.drop_prob for m in model.modules() if type(m).__name__ == "DropPath"]
     assert 0 < max(rates) <= 0.21
 
@@ -52,6 +171,29 @@ def test_an_unknown_backbone_is_named_with_the_nearest_one():
         build(backbone="eficientnet_b0")
 
 
-def test_a_backbone_without_a_convolution_first_is_refused():
-    with pytest.raises(InvalidInput, match="backbone: must"):
-        build(backbone="mixer_s16_224")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"backbone": "mixer_s16_224"}, ""),
+        ({"backbone": "convnext_atto"}, "does not begin with an ordinary convolution"),
+        ({"backbone": "vgg11", "output_stride": 8, "drop_path": 0.0}, "AssertionError"),
+    ],
+)
+def test_a_backbone_that_cannot_take_the_settings_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(InvalidInput, match=f"backbone: must .*{reason}"):
+        build(**changes)
+
+
+def test_the_summary_adds_up_and_counts_a_convolution_as_by_hand():
+    recipe = Recipe().replace({**PLAIN, **FULL})
+    summary = summarize(recipe)
+    model = build_model(recipe)
+    assert summary.total.num_parameters == sum(p.numel() for p in model.parameters())
+    parts = {part.name: part for part in summary.parts}
+    assert set(parts) == {
+        "backbone", "fusion", "attention", "pyramid", "classifier", "emotion_heads", "auxiliary",
+    }  # fmt: skip
+    assert parts["classifier"].flops == 2 * model.classifier.in_features * 7
+    assert parts["pyramid"].flops == 2 * 32 * 64 * 6 * 6
+    assert parts["emotion_heads"].flops == parts["auxiliary"].flops == 0  # in training alone
+    assert summary.maps == [(32, 6, 6), (48, 3, 3), (256, 2, 2)]

@@ -9,6 +9,14 @@ from fer_search.recipe import Recipe
 from fer_search.training.optimization import build_optimizer, build_schedule
 
 
+def recipe_with(**changes):
+    settings = {
+        "optimizer": "sgd", "max_lr": 0.01, "div_factor": 2.0, "final_div_factor": 1e4, "pct_start": 0.3,
+        "momentum": 0.9, "backbone_lr_scale": 1.0,
+    }  # fmt: skip
+    return Recipe().replace({**settings, **changes})
+
+
 def rates(recipe, steps_per_epoch):
     optimizer = build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), recipe)
     schedule = build_schedule(optimizer, recipe, steps_per_epoch)
@@ -22,7 +30,7 @@ def rates(recipe, steps_per_epoch):
 
 @pytest.mark.parametrize("pct_start", [0.1, 0.3, 0.7])
 def test_the_learning_rate_is_the_one_cycle_formula_at_every_step(pct_start):
-    recipe = Recipe().replace({"epochs": 5, "pct_start": pct_start})
+    recipe = recipe_with(epochs=5, pct_start=pct_start)
     total = 5 * 7
     peak = pct_start * total - 1
 
@@ -40,7 +48,7 @@ def test_the_learning_rate_is_the_one_cycle_formula_at_every_step(pct_start):
 
 
 def test_the_learning_rate_equals_torchs_own_schedule():
-    recipe = Recipe().replace({"epochs": 4, "max_lr": 0.2, "div_factor": 25.0, "final_div_factor": 100.0})
+    recipe = recipe_with(epochs=4, max_lr=0.2, div_factor=25.0, final_div_factor=100.0)
     reference = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0, momentum=0.9)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         reference, 0.2, epochs=4, steps_per_epoch=9, div_factor=25.0, final_div_factor=100.0
@@ -52,8 +60,8 @@ def test_the_learning_rate_equals_torchs_own_schedule():
 
 
 def test_momentum_stays_what_the_recipe_says():
-    optimizer = build_optimizer(nn.Linear(2, 2), Recipe().replace({"optimizer": "adamw", "momentum": 0.8}))
-    schedule = build_schedule(optimizer, Recipe().replace({"epochs": 3}), 5)
+    optimizer = build_optimizer(nn.Linear(2, 2), recipe_with(optimizer="adamw", momentum=0.8))
+    schedule = build_schedule(optimizer, recipe_with(epochs=3), 5)
     for _ in range(7):
         optimizer.step()
         schedule.step()
@@ -62,12 +70,32 @@ def test_momentum_stays_what_the_recipe_says():
 
 def test_norms_and_biases_get_no_weight_decay():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    optimizer = build_optimizer(model, Recipe().replace({"weight_decay": 0.1}))
+    optimizer = build_optimizer(model, recipe_with(weight_decay=0.1))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(p): 0.1 if p.ndim == 2 else 0.0 for p in model.parameters()}
 
 
 def test_a_rising_part_of_less_than_two_steps_is_refused_before_torch_divides_by_zero():
-    recipe = Recipe().replace({"epochs": 1, "pct_start": 0.1})
+    recipe = recipe_with(epochs=1, pct_start=0.1)
     with pytest.raises(InvalidInput, match=r"pct_start: must cover more than one of the run's 10 optimizer steps"):
         build_schedule(build_optimizer(nn.Linear(1, 1), recipe), recipe, 10)
+
+
+def test_the_backbone_has_its_share_of_the_learning_rate_at_every_step():
+    """Against torch's own schedule over two groups."""
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2, bias=False), "classifier": nn.Linear(2, 2, bias=False)})
+    recipe = recipe_with(epochs=4, backbone_lr_scale=0.1, max_lr=0.2)
+    optimizer = build_optimizer(model, recipe)
+    schedule = build_schedule(optimizer, recipe, 9)
+    groups = [{"params": model[name].parameters()} for name in ("classifier", "backbone")]
+    reference = torch.optim.SGD(groups, lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        reference, [0.2, 0.02], total_steps=36, div_factor=2.0, final_div_factor=1e4, cycle_momentum=False
+    )
+    for _ in range(36):
+        ours = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        expected = {id(p): group["lr"] for group in reference.param_groups for p in group["params"]}
+        assert ours == pytest.approx(expected)
+        for step in (optimizer, reference, schedule, theirs):
+            step.step()
+    assert optimizer.param_groups[0]["params"][0] is model["classifier"].weight  # whose rate is reported

@@ -98,3 +98,37 @@ def test_batch_norm_statistics_stand_still_while_frozen_and_move_again_after():
         assert torch.equal(layer.num_batches_tracked, before[1])
     assert torch.allclose(frozen, layer(images))
     assert torch.allclose(layer.running_mean, 0.1 * images.mean((0, 2, 3)))
+
+
+def test_a_cheap_step_turns_its_gradient_towards_the_flat_direction_as_the_paper_says():
+    """LookSAM, algorithm 1, by hand: the part of SAM's gradient across the plain one, rescaled to the new gradient."""
+    curvature = torch.tensor([1.0, 4.0])
+    weight = nn.Parameter(torch.tensor([3.0, 1.0]))
+    sam = SharpnessAwareMinimizer(torch.optim.SGD([weight], lr=0.1), rho=0.5, remember=True)
+    sam.step(quadratic(weight, curvature))
+    plain, sharp = torch.tensor([3.0, 4.0]), torch.tensor([3.3, 5.6])
+    flat = sharp - (sharp @ plain) / 25 * plain
+    assert float(flat @ plain) == pytest.approx(0, abs=1e-5)
+    before = weight.detach().clone()
+    gradient = curvature * before
+    calls = []
+
+    def backward(first_pass):
+        calls.append(first_pass)
+        return quadratic(weight, curvature)(first_pass)
+
+    sam.step(backward, cheap=True)
+    expected = gradient + 0.7 * gradient.norm() / flat.norm() * flat
+    assert calls == [True]
+    torch.testing.assert_close(weight.detach(), before - 0.1 * expected)
+
+
+def test_remembering_for_cheap_steps_leaves_full_steps_as_they_are():
+    weights = []
+    for remember in (False, True):
+        weight = nn.Parameter(torch.tensor([3.0, 1.0]))
+        sam = SharpnessAwareMinimizer(torch.optim.SGD([weight], lr=0.1), rho=0.5, remember=remember)
+        for _ in range(3):
+            sam.step(quadratic(weight, torch.tensor([1.0, 4.0])))
+        weights.append(weight.detach())
+    assert torch.equal(*weights)

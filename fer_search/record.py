@@ -56,6 +56,7 @@ def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
         "num_fit": len(splits.fit),
         "num_validation": len(splits.validation),
         "num_public": len(splits.public),
+        "num_public_unique": int(splits.public_unique.sum()),
         "public_label": splits.label,
         "dropped_test_duplicates": splits.dropped_test_duplicates,
     }

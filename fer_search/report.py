@@ -14,18 +14,21 @@ from fer_search.journal import Event, TrialRecord
 from fer_search.training.metrics import accuracy_interval, summary
 
 if TYPE_CHECKING:
+    from fer_search.training.model_summary import ModelSummary
     from fer_search.tuning.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
+TARGET_ACCURACY = 0.79
+"""What the project's design aims for on PublicTest."""
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
 
 
 def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int) -> list[dict[str, Any]]:
     """Return one row per trial, in the given order: rank, state, epochs, value with its 95 % interval, parameters.
 
-    The difference to the default recipe (trial 0) is given for trials that reached the horizon, as it did.
+    The difference to trial 0, the space's own settings, is given for trials that reached the horizon, as it did.
     """
-    default = next((t.last(space.metric) for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
+    first = next((t.last(space.metric) for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
     rows = []
     for rank, trial in enumerate(trials, start=1):
         value = trial.last(space.metric)
@@ -36,8 +39,8 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
             else (None, None)
         )
         difference = None
-        if default is not None and value is not None and trial.state == "COMPLETE":
-            difference = value - default
+        if first is not None and value is not None and trial.state == "COMPLETE":
+            difference = value - first
         rows.append(
             {
                 "rank": rank,
@@ -47,7 +50,7 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
                 space.metric: value,
                 "low": low,
                 "high": high,
-                "difference_to_default": difference,
+                "difference_to_first": difference,
                 "message": trial.message,
                 "parameters": {key: trial.parameters[key] for key in space.domains},
             }
@@ -58,14 +61,15 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
 def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str) -> Table:
     """Return the leaderboard for a terminal."""
     caption = (
-        f"* the default recipe. {space.metric} after {space.horizon} epochs on search-validation; stopped trials show "
-        "their last value.\nThe best of many trials looks better than it is: what counts are the figures of retrain."
+        f"* the space's own settings. {space.metric} after {space.horizon} epochs on search-validation;\n"
+        "stopped trials show their last value. The best of many trials looks better than it is:\n"
+        "what counts are the figures of retrain."
     )
     table = _table(title, caption=caption)
-    for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs default"):
+    for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs first"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for row in rows:
-        difference = row["difference_to_default"]
+        difference = row["difference_to_first"]
         table.add_row(
             str(row["rank"]),
             f"{row['trial']}{'*' if row['trial'] == 0 else ''}",
@@ -79,7 +83,7 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
 
 
 def parameters_table(rows: list[dict[str, Any]]) -> Table:
-    """Return the searched parameters of the best trials and of the default recipe, side by side."""
+    """Return the searched parameters of the best trials and of the first, side by side."""
     shown = [row for row in rows if row["rank"] <= NUM_SHOWN_SIDE_BY_SIDE or row["trial"] == 0]
     table = _table("parameters of the best")
     for heading in ("parameter", *(f"trial {row['trial']}{'*' if row['trial'] == 0 else ''}" for row in shown)):
@@ -89,14 +93,75 @@ def parameters_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def summary_table(rows: list[tuple[str, str, bool, Mapping[str, Any]]], *, title: str, caption: str) -> Table:
+    """Return a line of figures for each (what was measured, views, whether they are the chosen ones, figures)."""
+    notes = "* the chosen views. ECE: calibration error; scaled: after temperature scaling."
+    table = _table(title, caption=f"{notes}\n{escape(caption)}")
+    table.add_column("", overflow="fold")
+    for heading in ("views", "images", "accuracy", "95 % interval", "macro-F1", "ECE", "scaled"):
+        table.add_column(heading, justify="left" if heading == "views" else "right", no_wrap=True)
+    for name, views, is_chosen, figures in rows:
+        table.add_row(
+            escape(name),
+            f"{views}{'*' if is_chosen else ''}",
+            f"{figures['num_images']:,}",
+            f"{figures['accuracy']:.2%}",
+            f"{figures['accuracy_low'] * 100:.1f} - {figures['accuracy_high'] * 100:.1f}",
+            f"{figures['macro_f1']:.3f}",
+            _percent(figures["calibration_error"]),
+            _percent(figures["calibrated"]["calibration_error"]),
+        )
+    return table
+
+
 def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
-    """Return recall and confusion per emotion for a terminal; rows are the true emotion, columns the predicted one."""
+    """Return precision, recall and confusion per emotion; rows are the true emotion, columns the predicted one."""
     table = _table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")
-    for heading in ("emotion", "recall", *EMOTIONS):
+    for heading in ("emotion", "prec.", "recall", *EMOTIONS):
         table.add_column(heading, justify="left" if heading == "emotion" else "right")
     for name, counts in zip(EMOTIONS, figures["confusion"], strict=True):
-        table.add_row(name, _percent(figures["recall"][name]), *map(str, counts))
+        table.add_row(name, _percent(figures["precision"][name]), _percent(figures["recall"][name]), *map(str, counts))
     return table
+
+
+def target_line(figures: Mapping[str, Any]) -> str:
+    """Return how far an accuracy on PublicTest is from the design's target."""
+    return f"target {TARGET_ACCURACY:.0%} on FER2013: {(figures['accuracy'] - TARGET_ACCURACY) * 100:+.1f} points"
+
+
+def paired_lines(paired: Mapping[str, Any]) -> list[str]:
+    """Return what a paired test of two models says, first minus second."""
+    p = paired["mcnemar_p"]
+    verdict = "more than chance at the 5 % level" if p < 0.05 else "no more than chance explains"
+    return [
+        f"accuracy {_difference(paired['accuracy_difference'])}",
+        f"macro-F1 {_difference(paired['macro_f1_difference'])}",
+        f"only the first is right on {paired['only_first_correct']:,} images, only the second on "
+        f"{paired['only_second_correct']:,}: {verdict} (exact McNemar p = {p:.2g})",
+    ]
+
+
+def leak_line(probe: Mapping[str, float]) -> str:
+    """Return how much of the emotion a classifier could read off the augmentation of a blank image."""
+    interval = f"95 % interval {probe['low']:.1%} to {probe['high']:.1%}"
+    limits = f"by chance {probe['chance']:.1%}, at best {probe['bound']:.1%}"
+    return f"label leak: {probe['accuracy']:.1%} of augmented blank images are told apart ({interval}; {limits})"
+
+
+def model_table(summary: "ModelSummary") -> Table:
+    """Return the parts of a network for a terminal; heads that only training uses have no FLOPs."""
+    table = _table("")
+    for heading in ("part", "parameters", "MFLOPs"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for part in (*summary.parts, summary.total):
+        table.add_row(part.name, f"{part.num_parameters:,}", f"{part.flops / 1e6:.1f}")
+    return table
+
+
+def maps_line(summary: "ModelSummary") -> str:
+    """Return the sizes of the maps that the backbone makes of a face."""
+    maps = ", ".join(f"{channels} x {height} x {width}" for channels, height, width in summary.maps)
+    return f"the backbone's maps: {maps}"
 
 
 def audit_tables(found: Audit, *, title: str) -> list[Table]:
@@ -166,6 +231,11 @@ def _table(title: str, *, caption: str | None = None) -> Table:
         padding=(0, 1, 0, 0),  # the figures of seven emotions must fit on 80 columns
         pad_edge=False,
     )
+
+
+def _difference(difference: Mapping[str, float]) -> str:
+    value, low, high = (difference[key] * 100 for key in ("value", "low", "high"))
+    return f"{value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
 
 
 def _percent(value: float | None) -> str:

@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 
 from fer_search.journal import Event
-from fer_search.report import event_line, figures_table, leaderboard_rows, leaderboard_table, parameters_table
+from fer_search.report import (
+    event_line,
+    figures_table,
+    leaderboard_rows,
+    leaderboard_table,
+    leak_line,
+    paired_lines,
+    parameters_table,
+    summary_table,
+    target_line,
+)
 
 if TYPE_CHECKING:
     from fer_search.workflow import SearchResult
@@ -72,7 +82,48 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    chosen = result["chosen"]
+    chosen, views = result["chosen"], result["prediction"]["views"]
     out.print(f"weights: {chosen['kind']} of epoch {chosen['epoch']}, chosen on search-validation")
-    out.print(figures_table(result["metrics"]["validation"], title="search-validation (chosen on, so optimistic)"))
-    out.print(figures_table(result["metrics"]["public"], title=result["data"]["public_label"]))
+    label, metrics = result["data"]["public_label"], result["metrics"]
+    rows = [
+        (split, each, each == views, metrics[split][each])
+        for split in ("validation", "public", "public_unique")
+        if split in metrics
+        for each in ("plain", "tta")
+    ]
+    caption = (
+        "validation: search-validation chose epoch, views and temperature: optimistic.\n"
+        f"public: {label}.\npublic_unique: its images without a copy in Training, each once."
+    )
+    out.print(summary_table(rows, title="figures", caption=caption))
+    public = metrics["public"][views]
+    out.print(figures_table(public, title=f"{label}, {views} views"))
+    out.print(target_line(public))
+    if probe := result["leak_probe"]:
+        out.print(leak_line(probe))
+
+
+def print_evaluation(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print the figures of a bundle, and how it compares where it was measured against another one."""
+    if as_json:
+        print_json(result)
+        return
+    measured = {"first": result, "second": result["against"]} if "against" in result else {result["split"]: result}
+    for each in measured.values():
+        if not each["same_data_as_training"]:
+            err.print(f"note: this is not the data set that {each['bundle']} was trained on", soft_wrap=True)
+    rows = [
+        (name, views, views == each["views"], each[views])
+        for name, each in measured.items()
+        for views in ("plain", "tta")
+    ]
+    caption = "\n".join(f"{name}: {each['bundle']}" for name, each in measured.items())
+    out.print(summary_table(rows, title=str(result["label"]), caption=caption))
+    chosen = result[result["views"]]
+    out.print(figures_table(chosen, title=f"{result['bundle']} on {result['label']}, {result['views']} views"))
+    if result["split"] == "public":
+        out.print(target_line(chosen))
+    if "paired" in result:
+        out.print("first minus second, each with its chosen views:")
+        for line in paired_lines(result["paired"]):
+            out.print(line)

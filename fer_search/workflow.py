@@ -15,14 +15,13 @@ from uuid import uuid4
 
 import torch
 
+from fer_search.assessment import assess
 from fer_search.bundle import FILES, export_bundle
-from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
-from fer_search.data.splits import Splits, read_private_test
+from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, finding, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
-from fer_search.predict import read_manifest
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import (
     Follow,
@@ -36,10 +35,11 @@ from fer_search.record import (
 )
 from fer_search.runs import LEDGER, RESULT, SETTINGS, locked, read_json, read_settings, run_directory, write_json
 from fer_search.tracking import JournalTracker, Tracker, check_uri, local_store
-from fer_search.training.evaluation import predict_logits
-from fer_search.training.metrics import evaluate as evaluate_probabilities
-from fer_search.training.model import backbone_problems, build_model
+from fer_search.training.backbone import backbone_problems
+from fer_search.training.leak_probe import leak_probe
+from fer_search.training.measurement import measure_training
 from fer_search.training.objective import TrainingObjective
+from fer_search.training.pretrained import initial_model
 from fer_search.training.run import WEIGHTS, load_model, train_to_end
 from fer_search.training.trainer import COMPARABLE_METRICS, Trainer, choose_device, precision_of
 from fer_search.tuning.run import Resources, check_resources, connected, run_search
@@ -115,7 +115,7 @@ def search(
     splits = split_for(faces, recipe)
     Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what the first trial would
     for backbone in getattr(space.domains.get("backbone"), "choices", ()):
-        build_model(recipe.replace({"backbone": backbone}, source=space_file))
+        initial_model(recipe.replace({"backbone": backbone}, source=space_file))
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
     resources = resources or default_resources()
@@ -223,27 +223,15 @@ def retrain(
     )
 
 
-def evaluate(bundle: Path, *, data: str | None = None, split: str, runs: Path = RUNS) -> dict[str, Any]:
-    """Return the figures of a bundle on `validation`, `public` or `private`, by default of the data it was trained on.
+def evaluate(
+    bundle: Path, *, data: str | None = None, split: str, against: Path | None = None, runs: Path = RUNS
+) -> dict[str, Any]:
+    """Return the figures of a bundle on `validation`, `public`, `public_unique` or `private`, by default of its data.
 
-    A look at `private` is written to the ledger in `runs` before it happens.
+    With another bundle to compare it `against`, also that one's figures on the same images and a paired test. A look at
+    `private` is written to the ledger in `runs` before it happens.
     """
-    manifest = read_manifest(bundle)
-    recipe = Recipe.read(bundle / FILES["recipe"])
-    faces = load_faces(data or manifest["data"]["source"])
-    splits = split_for(faces, recipe)
-    if split == "private":
-        purpose = f"evaluate bundle with recipe {recipe.digest()}"
-        chosen = read_private_test(faces, ledger=runs / LEDGER, purpose=purpose)
-        label = str(chosen.usage[0])
-    else:
-        chosen, label = (
-            (splits.validation, "search-validation") if split == "validation" else (splits.public, splits.label)
-        )
-    same = manifest["data"]["fingerprint"] == faces.fingerprint()
-    model = load_model(recipe, bundle / FILES["weights"])
-    figures = _figures(model.to(choose_device()), chosen)
-    return {"split": split, "label": label, "same_data_as_training": same, **figures}
+    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER)
 
 
 def export(name: str, *, bundle: Path | None = None, runs: Path = RUNS) -> tuple[Path, str | None]:
@@ -341,19 +329,28 @@ def _train(
         write_json(directory / SETTINGS, settings)
         with followed(directory / JOURNAL, tracker, follow, num_trials=1):
             choice = train_to_end(trainer, directory)
-    model = load_model(recipe, directory / WEIGHTS).to(device)
+    network = load_model(recipe, directory / WEIGHTS).to(device)
+    prediction, metrics = measure_training(network, splits)
     result = {
         "recipe": recipe.model_dump(),
         "chosen": asdict(choice),
+        "prediction": asdict(prediction),
         "precision": precision_of(recipe, device),
         "data": settings["data"],
-        "metrics": {"validation": _figures(model, splits.validation), "public": _figures(model, splits.public)},
+        "metrics": metrics,
+        "leak_probe": _probe_leak(recipe),
     }
     write_json(directory / RESULT, result)
     return result
 
 
-def _figures(model: torch.nn.Module, faces: Faces) -> dict[str, Any]:
-    device = next(model.parameters()).device
-    logits = predict_logits(model, torch.tensor(faces.pixels, device=device))
-    return evaluate_probabilities(logits.softmax(1).cpu().numpy(), faces.labels)
+def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:
+    """Measure how much the augmentation gives the emotion away, where it is applied to some more often than others."""
+    probabilities = {
+        recipe.randaugment_probability,
+        recipe.randaugment_probability_fear,
+        recipe.randaugment_probability_sad,
+    }
+    if recipe.randaugment_magnitude == 0 or len(probabilities) == 1:
+        return None
+    return asdict(leak_probe(recipe))

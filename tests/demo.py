@@ -40,7 +40,7 @@ def main() -> None:
     fer_search(runs, "predict", str(bundle), str(write_faces(runs / name / "faces")))
 
     manifest = json.loads((bundle / "manifest.json").read_text())
-    public = manifest["metrics"]["public"]
+    public = manifest["metrics"]["public"][manifest["prediction"]["views"]]
     say(f"done in {(time.monotonic() - started) / 60:.1f} minutes: PublicTest accuracy {public['accuracy']:.1%}")
     say(f"the trials side by side:  {command(runs, 'compare', name)}")
     say(f"the MLflow UI:            {command(runs, 'ui')}")

@@ -14,6 +14,8 @@ RULES = {
     "fer_search.data.fer2013": ("torch", "ray", "mlflow", "optuna"),
     "fer_search.data.splits": ("torch", "ray", "mlflow", "optuna"),
     "fer_search.predict": ("torch", "ray", "mlflow", "optuna", "fer_search.training", "fer_search.tuning"),
+    "fer_search.training.metrics": HEAVY,
+    "fer_search.training.paired": HEAVY,
     "fer_search.training.trainer": ("ray", "optuna", "mlflow", "fer_search.tuning", "fer_search.tracking"),
     "fer_search.training.objective": ("ray", "optuna", "mlflow", "fer_search.tuning"),
     "fer_search.training.run": ("ray", "optuna", "mlflow", "fer_search.tuning"),
@@ -46,7 +48,7 @@ from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
 from fer_search.training.trainer import Trainer
 faces = synthesize(60)
-recipe = Recipe().replace({"backbone": "test_efficientnet", "stem_stride": 2, "epochs": 4})
+recipe = Recipe().replace({"backbone": "test_efficientnet", "pretrained": False, "stem_stride": 2, "epochs": 4})
 print(len(list(Trainer(recipe, faces, faces, device=torch.device("cpu")))))
 """
     )

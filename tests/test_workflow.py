@@ -15,6 +15,7 @@ import timm
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+from scipy.special import softmax
 
 from fer_search import workflow
 from fer_search.data.splits import read_ledger
@@ -28,6 +29,7 @@ from fer_search.runs import locked
 from fer_search.tracking import local_store
 from fer_search.training.run import read_choice, train_to_end
 from fer_search.training.trainer import Trainer
+from fer_search.training.views import VIEWS
 
 DEMO = Path(__file__).with_name("demo.py")
 
@@ -53,7 +55,7 @@ def test_the_demonstration_shows_a_leaderboard_figures_and_where_to_look_next(ru
     shown = (runs / "stdout.txt").read_text()
     for text in (
         "6 of 6 trials",
-        "vs default",
+        "vs first",
         "search-validation",
         "PublicTest",
         "registered in MLflow",
@@ -92,30 +94,59 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
     assert len(client.search_model_versions("name='fer_search'")) == 1
 
 
-def test_the_bundles_onnx_equals_a_timm_network_with_its_weights(bundle):
-    recipe = Recipe.read(bundle / "winner.toml")
+def test_the_bundles_onnx_is_a_timm_network_with_its_weights_asked_in_the_chosen_views(bundle):
+    recipe, output = Recipe.read(bundle / "winner.toml"), json.loads((bundle / "manifest.json").read_text())["output"]
     network = timm.create_model(recipe.backbone, in_chans=1, num_classes=7)
     network.get_submodule(network.pretrained_cfg["first_conv"]).stride = (recipe.stem_stride, recipe.stem_stride)
     state = load_file(bundle / "model.safetensors")
-    network.load_state_dict({name.removeprefix("backbone."): value for name, value in state.items()})
+    head = network.pretrained_cfg["classifier"]
+    network.load_state_dict(
+        {
+            name.removeprefix("backbone.network.").replace("classifier.", f"{head}.", int(name.startswith("c"))): value
+            for name, value in state.items()
+        }
+    )
+    mean, std = (np.mean(network.pretrained_cfg[key]) for key in ("mean", "std"))
     pixels = synthesize(50, seed=9).pixels
     images = pixels[:, None].astype(np.float32) / 255
     with torch.no_grad():
-        expected = network.eval()(torch.tensor(images) * 2 - 1)
+        views = [VIEWS[name](torch.tensor(images)) for name in output["views"]]
+        each = torch.stack([network.eval()(((view - mean) / std).float()) for view in views])
+    powers = softmax(each.double().numpy(), axis=2).mean(0) ** (1 / output["temperature"])
+    expected = powers / powers.sum(1, keepdims=True)
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     (logits,) = session.run(None, {"images": images})
-    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-3)
-    np.testing.assert_allclose(Predictor(bundle).predict(pixels), expected.softmax(1).numpy(), atol=1e-4)
+    np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=1e-4)
+    np.testing.assert_allclose(Predictor(bundle).predict(pixels), expected, atol=1e-4)
 
 
 def test_the_bundles_figures_are_those_of_its_own_weights(runs, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    figures = workflow.evaluate(bundle, data="synthetic", split="public", runs=runs)
-    assert figures["accuracy"] == manifest["metrics"]["public"]["accuracy"]
+    result = workflow.evaluate(bundle, data="synthetic", split="public", runs=runs)
+    for views, figures in manifest["metrics"]["public"].items():
+        assert result[views]["accuracy"] == figures["accuracy"]
     public = synthesize().where("PublicTest")
     predicted = Predictor(bundle).predict(public.pixels).argmax(1)
-    assert figures["accuracy"] == pytest.approx((predicted == public.labels).mean(), abs=0.004)
+    accuracy = result[result["views"]]["accuracy"]
+    assert accuracy == pytest.approx((predicted == public.labels).mean(), abs=0.004)
     assert manifest["data"]["fingerprint"] == synthesize().fingerprint()
+
+
+def test_the_result_says_what_search_validation_chose_and_how_much_the_augmentation_leaks(runs):
+    result = json.loads((runs / "demo/retrain/result.json").read_text())
+    validation, prediction = result["metrics"]["validation"], result["prediction"]
+    assert prediction["val_accuracy"] == {views: validation[views]["accuracy"] for views in ("plain", "tta")}
+    assert prediction["val_accuracy"][prediction["views"]] == max(prediction["val_accuracy"].values())
+    assert result["chosen"]["val_accuracy"] == pytest.approx(validation["plain"]["accuracy"])
+    assert set(result["metrics"]) == {"validation", "public", "public_unique"}
+    assert result["leak_probe"]["chance"] == pytest.approx(1 / 7)
+
+
+def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_path):
+    recipe = small.replace(
+        {"epochs": 1, "randaugment_probability_fear": 0.8, "randaugment_probability_sad": 0.8, "fit_fraction": 0.1}
+    )
+    assert workflow.train(recipe, name="alike", runs=tmp_path)["leak_probe"] is None
 
 
 def test_a_look_at_the_private_test_is_on_record(runs, bundle):

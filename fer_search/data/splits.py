@@ -34,6 +34,7 @@ class Splits:
     fit: Faces  # trials and retraining learn from these
     validation: Faces  # a part of Training; all that trials are judged on
     public: Faces  # makes the final choice
+    public_unique: NDArray[np.bool_]  # (images of public,): no copy of it stands in Training, nor earlier in public
     label: str  # how numbers from `public` must be called
     dropped_test_duplicates: int  # Training images left out since a test split has them too
 
@@ -90,6 +91,7 @@ def split_faces(
         fit=faces.take(fit),
         validation=faces.take(validation),
         public=faces.take(public),
+        public_unique=_is_unique(faces, clusters, public),
         label=label,
         dropped_test_duplicates=int(np.count_nonzero(dropped)),
     )
@@ -153,6 +155,20 @@ def read_ledger(ledger: Path) -> list[dict[str, Any]]:
             problems.append(problem(ledger, f"line {number}", "must be one reading as JSON", line))
     reject(problems)
     return entries
+
+
+def _is_unique(faces: Faces, clusters: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a mask of the `chosen` faces of which Training, before any was dropped, has no copy, and one of copies.
+
+    Of copies with conflicting labels it is the one with the lowest label, whatever order the faces are in.
+    """
+    others = np.setdiff1d(np.flatnonzero(faces.usage == "Training"), chosen)
+    order = np.lexsort((faces.labels[chosen], clusters[chosen]))
+    _, first = np.unique(clusters[chosen][order], return_index=True)
+    unique = np.zeros(len(chosen), dtype=bool)
+    unique[order[first]] = True
+    alone: NDArray[np.bool_] = unique & ~np.isin(clusters[chosen], clusters[others])
+    return alone
 
 
 def _divide(

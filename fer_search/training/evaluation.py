@@ -6,17 +6,18 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from fer_search.data.faces import EMOTIONS
+from fer_search.training.views import View, identity
 
 EVALUATION_BATCH = 512
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the float32 logits (N, 7) of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
+def predict_logits(model: nn.Module, pixels: Tensor, *, view: View = identity) -> Tensor:
+    """Return the float32 logits (N, 7) of a view of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
     was_training = model.training
     model.eval()
     logits = torch.cat(
-        [model(batch.unsqueeze(1).float() / 255).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
+        [model(view(batch.unsqueeze(1).float() / 255)).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
     )
     model.train(was_training)
     return logits

@@ -43,3 +43,5 @@ def test_the_honest_protocol_leaves_no_public_image_in_the_fit(faces):
     public = {image.tobytes() for image in parts.public.pixels}
     assert not any(image.tobytes() in public for image in parts.fit.pixels)
     assert not any(image.tobytes() in public for image in parts.validation.pixels)
+    training = {image.tobytes() for image in faces.where("Training").pixels}
+    assert int(parts.public_unique.sum()) == len(public - training) == 3293

@@ -67,6 +67,31 @@ def test_kept_test_duplicates_are_said_in_the_label(faces):
     assert len(parts.fit) + len(parts.validation) == len(faces.where("Training"))
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_public_unique_are_the_public_images_without_a_copy_in_training_each_once(faces, drop):
+    pixels, labels = faces.pixels.copy(), faces.labels.copy()
+    public = np.flatnonzero(faces.usage == "PublicTest")
+    pixels[public[40:50]] = pixels[public[50:60]]  # copies within PublicTest, with whatever labels they have
+    labels[public[40:45]], labels[public[50:55]] = 2, 1
+    for order in (np.arange(len(faces)), np.random.default_rng(0).permutation(len(faces))):
+        copied = Faces(pixels, labels, faces.usage, faces.names).take(order)
+        parts = split_faces(copied, seed=0, validation_fraction=0.1, drop_test_duplicates=drop)
+        unique = parts.public.take(parts.public_unique)
+        seen = [image.tobytes() for image in unique.pixels]
+        assert len(seen) == len(set(seen))
+        assert set(seen) == images(parts.public) - images(copied.where("Training"))
+        kept = {image.tobytes(): label for image, label in zip(unique.pixels, unique.labels.tolist(), strict=True)}
+        assert [kept[pixels[i].tobytes()] for i in public[40:45]] == [1] * 5
+        assert len(parts.public) == len(public) > len(unique)
+
+
+def test_public_unique_of_a_held_out_public_holds_each_image_once(faces):
+    parts = split_faces(faces.where("Training"), seed=0, validation_fraction=0.1)
+    unique = parts.public.take(parts.public_unique)
+    assert images(unique) == images(parts.public)
+    assert len(images(unique)) == len(unique) < len(parts.public)
+
+
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.25])
 def test_validation_is_a_stratified_fraction(faces, fraction):
     parts = split_faces(faces, seed=3, validation_fraction=fraction)

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
+from fer_search.data.faces import EMOTIONS
 from fer_search.training.evaluation import epoch_metrics, predict_logits
-from fer_search.training.metrics import accuracy_interval, calibration_error, evaluate
+from fer_search.training.metrics import accuracy_interval, evaluate
+from fer_search.training.views import mirrored
 
 
 @pytest.fixture
@@ -12,23 +15,28 @@ def outcome():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, 300)
     logits = rng.normal(size=(300, 7)) + 1.5 * np.eye(7)[labels]
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return logits, probabilities, labels
+    return logits, labels
 
 
 def test_the_figures_agree_with_scikit_learn(outcome):
-    _, probabilities, labels = outcome
-    figures = evaluate(probabilities, labels)
-    predicted = probabilities.argmax(1)
+    logits, labels = outcome
+    figures = evaluate(logits, labels, temperature=2.5)
+    predicted = logits.argmax(1)
+    assert figures["num_images"] == 300
     assert figures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
-    assert figures["nll"] == pytest.approx(log_loss(labels, probabilities))
+    assert figures["nll"] == pytest.approx(log_loss(labels, softmax(logits, axis=1)))
+    assert figures["calibrated"]["nll"] == pytest.approx(log_loss(labels, softmax(logits / 2.5, axis=1)))
+    assert figures["calibrated"]["temperature"] == 2.5
     assert np.sum(figures["confusion"]) == 300
+    for name, score in (("precision", precision_score), ("recall", recall_score)):
+        assert list(figures[name].values()) == pytest.approx(score(labels, predicted, average=None))
+        assert tuple(figures[name]) == EMOTIONS
 
 
 def test_the_figures_of_an_epoch_agree_with_those_of_an_evaluation(outcome):
-    logits, probabilities, labels = outcome
-    epoch, figures = epoch_metrics(torch.tensor(logits), torch.tensor(labels)), evaluate(probabilities, labels)
+    logits, labels = outcome
+    epoch, figures = epoch_metrics(torch.tensor(logits), torch.tensor(labels)), evaluate(logits, labels, temperature=1)
     assert epoch == pytest.approx(
         {"loss": figures["nll"], "accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"]}, rel=1e-5
     )
@@ -41,20 +49,23 @@ def test_the_interval_is_wilsons_by_the_textbook_formula():
     assert accuracy_interval(2620, 3589) == pytest.approx((centre - half, centre + half))
 
 
-def test_the_calibration_error_of_a_known_case():
-    # four images at confidence 0.9, three of them right: |0.75 - 0.9| = 0.15; four at 0.5, all right: 0.5
-    probabilities = np.zeros((8, 7))
-    probabilities[:4, 0], probabilities[:4, 1] = 0.9, 0.1
-    probabilities[4:, 0], probabilities[4:, 1:] = 0.5, 0.5 / 6
-    labels = np.array([0, 0, 0, 1, 0, 0, 0, 0])
-    assert calibration_error(probabilities, labels) == pytest.approx((0.15 * 4 + 0.5 * 4) / 8)
-
-
-def test_a_class_without_images_has_no_recall(outcome):
-    _, probabilities, labels = outcome
-    figures = evaluate(probabilities[labels != 1], labels[labels != 1])
+def test_a_class_without_images_has_no_recall_and_one_never_predicted_no_precision(outcome):
+    logits, labels = outcome
+    logits[:, EMOTIONS.index("fear")] = -100
+    kept = labels != EMOTIONS.index("disgust")
+    figures = evaluate(logits[kept], labels[kept], temperature=1)
     assert figures["recall"]["disgust"] is None
+    assert figures["precision"]["disgust"] == 0
+    assert figures["precision"]["fear"] is None
+    assert figures["recall"]["fear"] == 0
     assert figures["recall"]["angry"] is not None
+
+
+def test_a_view_is_what_the_network_is_shown():
+    model = torch.nn.Flatten()
+    pixels = torch.randint(256, (3, 48, 48), dtype=torch.uint8)
+    shown = predict_logits(model, pixels, view=mirrored).reshape(3, 48, 48)
+    np.testing.assert_allclose(shown, pixels.numpy()[:, :, ::-1] / 255, rtol=1e-6)
 
 
 def test_predicting_leaves_the_mode_and_the_statistics_of_the_network_alone():

@@ -1,0 +1,121 @@
+"""Bundles measured on a split of a data set: one alone, or two on the same images with a paired test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_search.bundle import FILES
+from fer_search.data.faces import Faces
+from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import read_private_test
+from fer_search.errors import InvalidInput, problem
+from fer_search.predict import MANIFEST, read_manifest
+from fer_search.recipe import Recipe
+from fer_search.record import split_for
+from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
+from fer_search.training.paired import compare
+from fer_search.training.run import load_model
+from fer_search.training.trainer import choose_device
+
+SPLITS = ("validation", "public", "public_unique", "private")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it is measured: what it was trained on, and how its network is used."""
+
+    directory: Path
+    data: dict[str, Any]
+    recipe: Recipe
+    choice: ViewChoice
+
+    def logits(self, faces: Faces) -> Logits:
+        """Return the network's logits of faces for every view set."""
+        network = load_model(self.recipe, self.directory / FILES["weights"])
+        return split_logits(network.to(choose_device()), faces)
+
+    def record(self, faces: Faces) -> dict[str, Any]:
+        """Return what its figures on a part of `faces` must be read with."""
+        return {
+            "bundle": str(self.directory),
+            "recipe_digest": self.recipe.digest(),
+            "same_data_as_training": self.data["fingerprint"] == faces.fingerprint(),
+            "views": self.choice.views,
+            "temperature": self.choice.temperature[self.choice.views],
+        }
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read and verify a bundle; raises InvalidInput for one that is damaged or does not say how it predicts."""
+    manifest = read_manifest(directory)
+    if "prediction" not in manifest:
+        rule = "must be there (a bundle of an older version can predict, but must be exported anew to be measured)"
+        raise InvalidInput(problem(directory / MANIFEST, "prediction", rule, "nothing"))
+    recipe = Recipe.read(directory / FILES["recipe"])
+    return Bundle(directory, manifest["data"], recipe, ViewChoice(**manifest["prediction"]))
+
+
+def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:
+    """Return the figures of a bundle on one of SPLITS, plain and with test-time augmentation.
+
+    `against` adds the other bundle's figures on the same images and a paired test of the two, each with the views that
+    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both.
+
+    Raises:
+        InvalidInput: for a damaged bundle, or another one that may have trained on the images of the split.
+    """
+    if split not in SPLITS:
+        raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
+    first = read_bundle(directory)
+    other = None if against is None else read_bundle(against)
+    faces = load_faces(data or first.data["source"])
+    if other:
+        _check_unseen(first, other, split=split, faces=faces)
+    chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
+    logits = first.logits(chosen)
+    result = {
+        "split": split,
+        "label": label,
+        **first.record(faces),
+        **figures_of(logits, chosen.labels, first.choice),
+    }
+    if other:
+        other_logits = other.logits(chosen)
+        result["against"] = {**other.record(faces), **figures_of(other_logits, chosen.labels, other.choice)}
+        ours, theirs = logits[first.choice.views].argmax(1), other_logits[other.choice.views].argmax(1)
+        result["paired"] = compare(ours, theirs, chosen.labels)
+    return result
+
+
+def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, ledger: Path) -> tuple[Faces, str]:
+    """Return the images of the first bundle's split and what they must be called."""
+    if split == "private":
+        purpose = f"evaluate bundle with recipe {first.recipe.digest()}"
+        if other:
+            purpose += f" against {other.recipe.digest()}"
+        private = read_private_test(faces, ledger=ledger, purpose=purpose)
+        return private, str(private.usage[0])
+    splits = split_for(faces, first.recipe)
+    if split == "validation":
+        return splits.validation, "search-validation"
+    if split == "public":
+        return splits.public, splits.label
+    if not splits.public_unique.any():
+        raise InvalidInput(problem("data", split, "must have an image that Training has no copy of", "none"))
+    return splits.public.take(splits.public_unique), f"{splits.label}, without copies"
+
+
+def _check_unseen(first: Bundle, other: Bundle, *, split: str, faces: Faces) -> None:
+    """Raise InvalidInput if the other bundle may have trained on images that the first one's split kept for judging."""
+    keys: tuple[str, ...] = ()
+    if split == "validation":
+        keys = ("split_seed", "validation_fraction", "drop_test_duplicates")
+    elif split != "private" and not faces.has_official_split:  # then the public images are a part of Training too
+        keys = ("drop_test_duplicates",)
+    if not keys:
+        return
+    ours, theirs = ({key: getattr(bundle.recipe, key) for key in keys} for bundle in (first, other))
+    ours["fingerprint"], theirs["fingerprint"] = first.data["fingerprint"], other.data["fingerprint"]
+    rule = f"must be {{!r}}, as in {first.directory}, or it may have trained on these {split} images"
+    if different := [key for key in ours if ours[key] != theirs[key]]:
+        raise InvalidInput([problem(other.directory, key, rule.format(ours[key]), theirs[key]) for key in different])

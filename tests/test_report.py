@@ -1,0 +1,79 @@
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fer_search.report import figures_table, leak_line, paired_lines, summary_table, target_line
+from fer_search.training.metrics import evaluate
+
+
+def lines(table, *, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    return [line.strip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def figures():
+    labels = np.arange(28_000) % 7
+    logits = np.random.default_rng(0).normal(size=(28_000, 7))
+    logits[np.arange(28_000), labels] += 1
+    return evaluate(logits, labels, temperature=1.3)
+
+
+def test_the_tables_of_figures_fit_on_80_columns(figures):
+    rows = [(split, views, True, figures) for split in ("validation", "public_unique") for views in ("plain", "tta")]
+    for table in (figures_table(figures, title=""), summary_table(rows, title="", caption="")):
+        table.caption = None
+        assert lines(table, width=80) == lines(table, width=200)
+
+
+def test_a_line_of_the_summary_holds_accuracy_interval_f1_and_both_calibration_errors(figures):
+    row = next(line for line in lines(summary_table([("public", "tta", True, figures)], title="", caption=""), width=80)
+               if line.startswith("public"))  # fmt: skip
+    assert row.split() == [
+        "public",
+        "tta*",
+        "28,000",
+        f"{figures['accuracy']:.2%}",
+        f"{figures['accuracy_low'] * 100:.1f}",
+        "-",
+        f"{figures['accuracy_high'] * 100:.1f}",
+        f"{figures['macro_f1']:.3f}",
+        f"{figures['calibration_error']:.1%}",
+        f"{figures['calibrated']['calibration_error']:.1%}",
+    ]
+
+
+def test_an_emotion_without_a_value_leaves_its_cell_empty():
+    labels = np.zeros(5, dtype=np.int64)
+    figures = evaluate(np.eye(7)[[0, 0, 0, 0, 3]], labels, temperature=1)
+    shown = lines(figures_table(figures, title=""), width=80)
+    (angry,) = [line.split() for line in shown if line.startswith("angry")]
+    (disgust,) = [line.split() for line in shown if line.startswith("disgust")]
+    assert angry[:3] == ["angry", "100.0%", "80.0%"]
+    assert disgust == ["disgust", *"0000000"]
+
+
+def test_the_distance_to_the_target_is_in_points():
+    assert target_line({"accuracy": 0.7312}) == "target 79% on FER2013: -5.9 points"
+    assert target_line({"accuracy": 0.795}) == "target 79% on FER2013: +0.5 points"
+
+
+def test_a_paired_test_is_told_with_its_verdict():
+    difference = {"value": 0.0123, "low": -0.001, "high": 0.025}
+    paired = {"accuracy_difference": difference, "macro_f1_difference": difference, "mcnemar_p": 0.031}
+    paired |= {"only_first_correct": 1200, "only_second_correct": 90}
+    accuracy, macro_f1, counts = paired_lines(paired)
+    assert accuracy == "accuracy +1.23 points (95 % interval -0.10 to +2.50)"
+    assert macro_f1 == "macro-F1 +1.23 points (95 % interval -0.10 to +2.50)"
+    assert "1,200 images" in counts
+    assert "more than chance at the 5 % level (exact McNemar p = 0.031)" in counts
+    assert "no more than chance" in paired_lines(paired | {"mcnemar_p": 0.05})[2]
+
+
+def test_the_leak_probe_is_told_between_chance_and_its_bound():
+    probe = {"accuracy": 0.16, "low": 0.15, "high": 0.17, "chance": 1 / 7, "advantage": 0.017, "bound": 0.164}
+    assert "16.0% of augmented blank images" in leak_line(probe)
+    assert "by chance 14.3%, at best 16.4%" in leak_line(probe)

@@ -12,9 +12,28 @@ from typing import Annotated
 
 import typer
 
+from fer_search.cli_inspect import data_app, model_app
+from fer_search.cli_options import (
+    DataOption,
+    JsonOption,
+    Overrides,
+    RecipeOption,
+    RunsOption,
+    TrackingOption,
+    read_recipe,
+)
 from fer_search.errors import InvalidInput, problem
-from fer_search.report import audit_tables, figures_table, predictions_table
-from fer_search.terminal import err, finish_search, out, print_json, print_search, print_training, progress
+from fer_search.report import predictions_table
+from fer_search.terminal import (
+    err,
+    finish_search,
+    out,
+    print_evaluation,
+    print_json,
+    print_search,
+    print_training,
+    progress,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,102 +44,31 @@ app = typer.Typer(
     "**retrain** the winner, **export** it, **predict** with it.\n\n"
     "Try `fer-search search search_spaces/smoke.toml --name first`: it needs no data set.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 app.add_typer(data_app, name="data")
-
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/.",
-    ),
-]
-RunsOption = Annotated[
-    Path,
-    typer.Option(
-        "--runs", envvar="FER_SEARCH_RUNS", help="Directory of all searches, trainings and the tracking store."
-    ),
-]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite in the runs directory."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-
-
-@data_app.command("check")
-def data_check(
-    source: Annotated[str, typer.Argument(help="`synthetic`, a csv or parquet file, or a folder.")],
-    near: Annotated[bool, typer.Option("--near", help="Look for near duplicates too, by perceptual hash.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Count classes and splits, and find duplicates, label conflicts and blank images.
-
-    Example: `fer-search data check fer2013.csv --near`
-    """
-    from fer_search.data.audit import audit
-    from fer_search.data.fer2013 import load_faces
-
-    with err.status("reading"):
-        faces = load_faces(source)
-    with err.status("looking for duplicates"):
-        found = audit(faces, near_duplicates=near)
-    if as_json:
-        print_json({"source": source, **found.to_dict()})
-        return
-    for table in audit_tables(found, title=source):
-        out.print(table)
-
-
-@data_app.command("synth")
-def data_synth(
-    output: Annotated[Path, typer.Argument(help="The csv file to write, in FER2013's own form.")],
-    num_faces: Annotated[int, typer.Option(min=50, help="How many faces.")] = 3000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    label_noise: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of Training faces that get another emotion's label.")
-    ] = 0.0,
-) -> None:
-    """Write procedural faces of the seven emotions, to try things without a data set.
-
-    Example: `fer-search data synth faces.csv --num-faces 5000 --seed 1`
-    """
-    from fer_search.data.fer2013_csv import write_csv
-    from fer_search.data.synthetic import synthesize
-
-    if output.exists():
-        raise InvalidInput(problem(output, "output", "must not be there yet", "a file"))
-    write_csv(synthesize(num_faces, seed=seed, label_noise=label_noise), output)
-    out.print(f"wrote {num_faces} faces to {output}")
+app.add_typer(model_app, name="model")
 
 
 @app.command()
-def recipe(overrides: Overrides = None) -> None:
-    """Print a recipe as TOML with a comment per field: the default one, or with your changes.
+def recipe(
+    overrides: Overrides = None,
+    design: Annotated[bool, typer.Option("--design", help="Begin with the reference design's settings.")] = False,
+) -> None:
+    """Print a recipe as TOML with a comment per field: the default one or the design's, or with your changes.
 
     Example: `fer-search recipe epochs=30 sam_rho=0.1 > mine.toml`
     """
     from fer_search.recipe import Recipe, commented_toml, parse_overrides
 
-    out.print(
-        commented_toml(Recipe().replace(parse_overrides(overrides or []), source="command line")),
-        markup=False,
-        soft_wrap=True,
-    )
+    base = Recipe.design() if design else Recipe()
+    chosen = base.replace(parse_overrides(overrides or []), source="command line")
+    out.print(commented_toml(chosen), markup=False, soft_wrap=True)
 
 
 @app.command()
 def train(
     name: Annotated[str, typer.Option("--name", help="Name of the training; the same command goes on after a kill.")],
     overrides: Overrides = None,
-    recipe_file: Annotated[
-        Path | None, typer.Option("--recipe", help="A recipe file, such as a bundle's winner.toml.")
-    ] = None,
+    recipe_file: RecipeOption = None,
     data: DataOption = "synthetic",
     tracking_uri: TrackingOption = None,
     runs: RunsOption = Path("runs"),
@@ -131,10 +79,8 @@ def train(
     Example: `fer-search train --name baseline --data fer2013.csv epochs=30`
     """
     from fer_search import workflow
-    from fer_search.recipe import Recipe, parse_overrides
 
-    base = Recipe.read(recipe_file) if recipe_file else Recipe()
-    chosen = base.replace(parse_overrides(overrides or []), source=recipe_file or "command line")
+    chosen = read_recipe(recipe_file, overrides)
     result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
     print_training(result, as_json=as_json)
 
@@ -235,26 +181,23 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
     data: Annotated[str | None, typer.Option("--data", help="Default: what the bundle was trained on.")] = None,
     split: Annotated[
-        str, typer.Option(help="validation, public or private; a look at private is put on record.")
+        str, typer.Option(help="validation, public, public_unique or private; a look at private is put on record.")
     ] = "public",
+    against: Annotated[
+        Path | None, typer.Option(help="Another bundle to compare it with, by a paired test on the same images.")
+    ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a bundle on a split of a data set.
+    """Measure a bundle on a split of a data set, alone or against another bundle.
 
-    Example: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public`
+    Examples: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public` or
+    `fer-search evaluate runs/second/bundle --against runs/first/bundle`
     """
     from fer_search import workflow
 
-    if split not in ("validation", "public", "private"):
-        raise InvalidInput(problem("command line", "split", "must be validation, public or private", split))
-    figures = workflow.evaluate(bundle, data=data, split=split, runs=runs)
-    if as_json:
-        print_json(figures)
-        return
-    if not figures["same_data_as_training"]:
-        err.print("note: this is not the data set that the bundle was trained on")
-    out.print(figures_table(figures, title=f"{bundle} on {figures['label']}"))
+    result = workflow.evaluate(bundle, data=data, split=split, against=against, runs=runs)
+    print_evaluation(result, as_json=as_json)
 
 
 @app.command()

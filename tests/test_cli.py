@@ -1,5 +1,6 @@
 """The command line as a user meets it: judged by exit code, output and what it leaves behind."""
 
+import json
 import subprocess
 import sys
 from collections import namedtuple
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 
 from fer_search.cli import main
 from fer_search.data.fer2013_csv import write_csv
@@ -67,7 +69,7 @@ def csv(tmp_path):
     return tmp_path / "faces.csv"
 
 
-SMALL = '[base]\nbackbone = "test_resnet"\nstem_stride = 2\nepochs = 3\n'
+SMALL = '[base]\nbackbone = "test_resnet"\npretrained = false\nstem_stride = 2\nepochs = 3\n'
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_an_empty_folder_and_a_corrupt_image_are_named(tmp_path, fails_with):
         (SMALL + "[space.epochs]\nlow=1\nhigh=9\n", "space.epochs: must not be searched, since it is the resource"),
         (SMALL + "[space.split_seed]\nlow=0\nhigh=9\n", "space.split_seed: must not be searched, since all trials"),
         (SMALL + 'sam_rho = 0.0\n[space.sam_adaptive]\nchoices=[false,true]\n', "sam_adaptive: must stay False, since it has no effect"),
-        (SMALL + "[space.sam_rho]\nchoices=[0.0,0.05]\n[space.sam_adaptive]\nchoices=[false,true]\n", "space: at sam_rho = 0.0, sam_adaptive = True"),
-        ('[space.backbone]\nchoices=["efficientnet_b0","vit_tiny_patch16_224"]\n', "backbone: must be a convolutional timm model"),
+        (SMALL + "[space.sam_rho]\nchoices=[0.0,0.05]\ndefault=0.05\n[space.sam_adaptive]\nchoices=[false,true]\n", "space: at sam_rho = 0.0, sam_adaptive = True"),
+        ('[base]\npretrained=false\n[space.backbone]\nchoices=["tf_efficientnet_lite0","vit_tiny_patch16_224"]\n', "backbone: must be a convolutional timm model"),
         (SMALL + '[search]\nresource="batch_size"\n[space.sam_rho]\nlow=0.01\nhigh=0.2\n', "search.resource: must be epochs"),
         (SMALL + '[space.dropout]\nlow=0.0\nhigh=0.5\n[search]\nmetric="val_accuracy_ema"\n[space.ema_decay]\nlow=0.0\nhigh=0.999\n', "ema_decay: must be above 0, since trials are compared"),
         ('[space.backbone]\nchoices=["efficientnet_b0","efficientnet_bb"]\n', "backbone: must be the name of a timm model (did you mean 'efficientnet_b"),
@@ -148,7 +150,10 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
         (("retrain", "nothing"), "settings.json: file: must exist"),
         (("export", "nothing"), "settings.json: file: must exist"),
         (("predict", "nothing", "face.png"), "manifest.json: file: must exist"),
-        (("evaluate", "nothing", "--split", "secret"), "split: must be validation, public or private"),
+        (
+            ("evaluate", "nothing", "--split", "secret"),
+            "split: must be one of validation, public, public_unique, private",
+        ),
         (("ui",), "must be there: search or train first"),
         (("data", "synth", "no/such/folder/x.csv", "--num-faces", "10"), "num"),
     ],
@@ -170,6 +175,20 @@ def test_a_recipe_is_printed_as_toml_that_can_be_trained(tmp_path, fer_search):
     assert Recipe.read(tmp_path / "mine.toml") == Recipe().replace({"epochs": 3, "max_lr": 1e-4})
 
 
+def test_a_network_is_summarized_part_by_part(fer_search):
+    changes = ("backbone=test_efficientnet", "pretrained=false", "fusion_width=0")
+    done = fer_search("model", "summary", "--json", *changes)
+    summary = json.loads(done.stdout)
+    reference = timm.create_model("test_efficientnet", in_chans=1, num_classes=7)
+    assert summary["total"]["num_parameters"] == sum(p.numel() for p in reference.parameters())
+    assert "the backbone's maps: 32 x 12 x 12" in fer_search("model", "summary", *changes).stdout
+
+
+def test_the_design_is_printed_as_a_recipe(tmp_path, fer_search):
+    (tmp_path / "design.toml").write_text(fer_search("recipe", "--design").stdout)
+    assert Recipe.read(tmp_path / "design.toml") == Recipe.design()
+
+
 @pytest.mark.parametrize(
     "command",
     ["train", "search", "resume", "compare", "retrain", "evaluate", "export", "predict", "ui", "recipe"],
@@ -184,7 +203,7 @@ def test_every_commands_help_shows_an_example(fer_search, command):
 def test_the_shipped_spaces_build_recipes_at_200_random_points():
     rng = np.random.default_rng(0)
     spaces = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
-    assert [path.stem for path in spaces] == ["augmentation", "full", "sam_onecycle", "smoke"]
+    assert [path.stem for path in spaces] == ["augmentation", "design", "full", "network", "sam_onecycle", "smoke"]
     for path in spaces:
         space = check_space(read_toml(path), source=path)
         for _ in range(200):

@@ -105,8 +105,9 @@ class _Reader:
             self._add(f"base.{key}", "must not be fixed here and searched in [space] at once", base[key])
         # A domain is judged by building parameter sets from it, which needs a sound base.
         sound = dict(self.defaults) if self.problems else parameters
-        read = {key: self._domain(key, domain, sound) for key, domain in domains.items()}
+        read = {key: self._domain(key, domain) for key, domain in domains.items()}
         found = {key: domain for key, domain in read.items() if domain is not None}
+        self._check_ends(found, sound)
         horizon = parameters.get(resource)
         if isinstance(horizon, int) and settings["first_rung"] >= horizon > 0:
             self._add("search.first_rung", f"must be below the horizon, {resource} = {horizon}", settings["first_rung"])
@@ -143,7 +144,7 @@ class _Reader:
                 settings[key] = value
         return settings
 
-    def _domain(self, key: str, domain: Any, parameters: Mapping[str, Any]) -> tuple[Distribution, Any] | None:
+    def _domain(self, key: str, domain: Any) -> tuple[Distribution, Any] | None:
         """Return one parameter's distribution and its value in the first trial, or None after a problem."""
         name = f"space.{key}"
         before = len(self.problems)
@@ -163,14 +164,19 @@ class _Reader:
         distribution = self._choices(name, domain) if "choices" in domain else self._range(name, key, domain)
         if distribution is None:
             return None
-        for end in _ends(distribution):
-            problems = self.check({**parameters, key: end})
-            self.problems += [f"{self.source}: {name}: at {end!r}: {line}" for line in problems]
         # The first trial answers whether the search beat the settings that one came with, so it must lie in the space.
         default = domain.get("default", self.defaults[key])
         if not _contains(distribution, default):
             self._add(name, "must contain the default, or name another one as `default`", default)
         return distribution, default
+
+    def _check_ends(self, found: Mapping[str, tuple[Distribution, Any]], parameters: Mapping[str, Any]) -> None:
+        """Check the ends of each domain beside the first trial's values of the others."""
+        base = {**parameters, **{key: default for key, (_, default) in found.items()}}
+        for key, (distribution, _) in found.items():
+            for end in _ends(distribution):
+                lines = self.check({**base, key: end})
+                self.problems += [f"{self.source}: space.{key}: at {end!r}: {line}" for line in lines]
 
     def _check_together(self, found: Mapping[str, tuple[Distribution, Any]], parameters: Mapping[str, Any]) -> None:
         """Check the ends of up to three domains at a time: one may switch off what another sets."""
@@ -249,7 +255,9 @@ def _ends(distribution: Distribution) -> tuple[Any, ...]:
 def _contains(distribution: Distribution, value: Any) -> bool:
     if isinstance(distribution, Categorical):
         return value in distribution.choices
-    return _is_number(value) and bool(distribution._contains(distribution.to_internal_repr(value)))
+    if not _is_number(value) or (distribution.log and value <= 0):
+        return False
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _is_int(value: object) -> bool:

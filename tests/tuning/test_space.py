@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from fer_search.errors import InvalidInput, finding
 from fer_search.tuning.space import read_space
 
-DEFAULTS = {"epochs": 27, "rate": 0.01, "layers": 3, "adaptive": False, "kind": "a"}
+DEFAULTS = {"epochs": 27, "rate": 0.01, "layers": 3, "adaptive": False, "kind": "a", "slack": 0.0}
 
 
 def check(values):
@@ -100,6 +100,7 @@ def test_a_whole_number_field_is_searched_in_whole_numbers_and_a_real_one_in_rea
         ({"space": {"rate": {"low": 0.001}}}, "space.rate.high: must be a finite number, got None"),
         ({"space": {"rate": {"low": 0.001, "high": float("inf")}}}, "space.rate.high: must be a finite number, got inf"),
         ({"space": {"rate": {"low": 0.1, "high": 0.5}}}, "space.rate: must contain the default, or name another one"),
+        ({"space": {"slack": {"low": 0.1, "high": 0.5, "log": True}}}, "space.slack: must contain the default, or name another one as `default`, got 0.0"),
         ({"space": {"rate": {"lo": 0.1, "high": 0.5}}}, "space.rate.lo: must be one of low, high, log, step, choices, default (did you mean 'low'?)"),
         ({"space": {"layers": {"low": 1.5, "high": 4}}}, "space.layers.low: must be a whole number, got 1.5"),
         ({"space": {"kind": {"low": 1, "high": 4}}}, "space.kind: must have choices, since the parameter is not a number"),
@@ -114,6 +115,16 @@ def test_what_is_wrong_is_said_with_file_key_rule_and_value(table, expected):
     table = {"search": {"metric": "score"}} | table
     table["search"] = {"metric": "score"} | table["search"]
     assert any(expected in line for line in problems(table)), problems(table)
+
+
+def test_a_domain_is_judged_beside_the_first_values_of_the_others():
+    """Adaptive cannot be on for one layer, which is the file's base; but the first trial has two."""
+    adaptive = {"adaptive": {"choices": [False, True]}}
+    base = {"search": {"metric": "score"}, "base": {"layers": 1}}
+    assert problems({**base, "space": adaptive})
+    layers = {"layers": {"low": 2, "high": 4, "default": 2}}
+    space = read({"search": {"metric": "score"}, "space": {**adaptive, **layers}})
+    assert space.first_point == {"adaptive": False, "layers": 2}
 
 
 def test_all_problems_of_a_file_are_reported_at_once():

@@ -1,0 +1,77 @@
+"""The commands that look at something before any work starts: a data set, a network."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer_search.cli_options import JsonOption, Overrides, RecipeOption, read_recipe
+from fer_search.errors import InvalidInput, problem
+from fer_search.report import audit_tables, maps_line, model_table
+from fer_search.terminal import err, out, print_json
+
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
+model_app = typer.Typer(no_args_is_help=True, help="Look at a network before you train it.")
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="`synthetic`, a csv or parquet file, or a folder.")],
+    near: Annotated[bool, typer.Option("--near", help="Look for near duplicates too, by perceptual hash.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Count classes and splits, and find duplicates, label conflicts and blank images.
+
+    Example: `fer-search data check fer2013.csv --near`
+    """
+    from fer_search.data.audit import audit
+    from fer_search.data.fer2013 import load_faces
+
+    with err.status("reading"):
+        faces = load_faces(source)
+    with err.status("looking for duplicates"):
+        found = audit(faces, near_duplicates=near)
+    if as_json:
+        print_json({"source": source, **found.to_dict()})
+        return
+    for table in audit_tables(found, title=source):
+        out.print(table)
+
+
+@data_app.command("synth")
+def data_synth(
+    output: Annotated[Path, typer.Argument(help="The csv file to write, in FER2013's own form.")],
+    num_faces: Annotated[int, typer.Option(min=50, help="How many faces.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    label_noise: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of Training faces that get another emotion's label.")
+    ] = 0.0,
+) -> None:
+    """Write procedural faces of the seven emotions, to try things without a data set.
+
+    Example: `fer-search data synth faces.csv --num-faces 5000 --seed 1`
+    """
+    from fer_search.data.fer2013_csv import write_csv
+    from fer_search.data.synthetic import synthesize
+
+    if output.exists():
+        raise InvalidInput(problem(output, "output", "must not be there yet", "a file"))
+    write_csv(synthesize(num_faces, seed=seed, label_noise=label_noise), output)
+    out.print(f"wrote {num_faces} faces to {output}")
+
+
+@model_app.command("summary")
+def model_summary(overrides: Overrides = None, recipe_file: RecipeOption = None, as_json: JsonOption = False) -> None:
+    """Print the parts of a recipe's network with their parameters and FLOPs.
+
+    Example: `fer-search model summary backbone=efficientnet_b0 self_attention_heads=4`
+    """
+    from fer_search.training.model_summary import summarize
+
+    summary = summarize(read_recipe(recipe_file, overrides))
+    if as_json:
+        print_json({**asdict(summary), "total": asdict(summary.total)})
+        return
+    out.print(model_table(summary))
+    out.print(maps_line(summary))

@@ -1,0 +1,42 @@
+"""What several commands of the command line take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fer_search.recipe import Recipe
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/.",
+    ),
+]
+RunsOption = Annotated[
+    Path,
+    typer.Option(
+        "--runs", envvar="FER_SEARCH_RUNS", help="Directory of all searches, trainings and the tracking store."
+    ),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite in the runs directory."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
+]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe file, such as a bundle's winner.toml.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def read_recipe(recipe_file: Path | None, overrides: list[str] | None) -> "Recipe":
+    """Return the recipe of a file, or the default one, with the overrides of the command line."""
+    from fer_search.recipe import Recipe, parse_overrides
+
+    base = Recipe.read(recipe_file) if recipe_file else Recipe()
+    return base.replace(parse_overrides(overrides or []), source=recipe_file or "command line")

@@ -9,6 +9,7 @@ judged on a part of Training that they do not learn from; PublicTest is not read
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("ablation.jsonl"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="names of variants")
-    parser.add_argument("--table", type=Path, help="train nothing and write the results as this Markdown file")
+    parser.add_argument("--table", type=Path, help="train nothing and write the results into this Markdown file")
     arguments = parser.parse_args()
     if arguments.table:
-        arguments.table.write_text(table(read_results(arguments.results)))
+        pattern = r"<!-- table -->.*<!-- end of table -->"
+        rows = f"<!-- table -->\n{table(read_results(arguments.results))}<!-- end of table -->"
+        text = arguments.table.read_text()
+        arguments.table.write_text(re.sub(pattern, lambda _: rows, text, flags=re.DOTALL))
         return
     faces = load_faces(arguments.data)
     wanted = [name for name in VARIANTS if not arguments.only or name in arguments.only]
@@ -114,7 +118,7 @@ def recipe_of(name: str, seed: int) -> Recipe:
 def measure(recipe: Recipe, faces: Faces) -> dict[str, Any]:
     """Train `recipe` and return how its last weights, averaged if it averages, do on faces that it has not seen."""
     splits = split_for(faces, recipe)
-    judged = splits.validation.take(np.arange(NUM_JUDGED))
+    judged = splits.validation.take(np.random.default_rng(0).permutation(len(splits.validation))[:NUM_JUDGED])
     trainer = Trainer(recipe, splits.fit, judged.take(np.arange(NUM_WATCHED)), device=choose_device())
     started = time.perf_counter()
     try:

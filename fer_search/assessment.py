@@ -10,7 +10,7 @@ from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
 from fer_search.predict import MANIFEST, read_manifest
-from fer_search.recipe import Recipe
+from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
@@ -51,7 +51,8 @@ def read_bundle(directory: Path) -> Bundle:
     if "prediction" not in manifest:
         rule = "must be there (a bundle of an older version can predict, but must be exported anew to be measured)"
         raise InvalidInput(problem(directory / MANIFEST, "prediction", rule, "nothing"))
-    recipe = Recipe.read(directory / FILES["recipe"])
+    file = directory / FILES["recipe"]
+    recipe = Recipe.stored(read_toml(file), source=file)
     return Bundle(directory, manifest["data"], recipe, ViewChoice(**manifest["prediction"]))
 
 
@@ -107,15 +108,15 @@ def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, le
 
 def _check_unseen(first: Bundle, other: Bundle, *, split: str, faces: Faces) -> None:
     """Raise InvalidInput if the other bundle may have trained on images that the first one's split kept for judging."""
-    keys: tuple[str, ...] = ()
-    if split == "validation":
-        keys = ("split_seed", "validation_fraction", "drop_test_duplicates")
-    elif split != "private" and not faces.has_official_split:  # then the public images are a part of Training too
-        keys = ("drop_test_duplicates",)
-    if not keys:
+    if split == "private":
         return
+    part_of_training = split == "validation" or not faces.has_official_split
+    keys = ["split_seed", "validation_fraction"] if split == "validation" else []
+    if part_of_training or split == "public":  # some images of PublicTest stand in Training too
+        keys.append("drop_test_duplicates")
     ours, theirs = ({key: getattr(bundle.recipe, key) for key in keys} for bundle in (first, other))
-    ours["fingerprint"], theirs["fingerprint"] = first.data["fingerprint"], other.data["fingerprint"]
+    if part_of_training:
+        ours["fingerprint"], theirs["fingerprint"] = first.data["fingerprint"], other.data["fingerprint"]
     rule = f"must be {{!r}}, as in {first.directory}, or it may have trained on these {split} images"
     if different := [key for key in ours if ours[key] != theirs[key]]:
         raise InvalidInput([problem(other.directory, key, rule.format(ours[key]), theirs[key]) for key in different])

@@ -44,7 +44,7 @@ def export_bundle(training: Path, bundle: Path) -> dict[str, Any]:
     result = read_json(training / RESULT)
     if bundle.exists():
         raise InvalidInput(problem(bundle, "bundle", "must not be there yet", "a file or folder"))
-    recipe = Recipe.build(result["recipe"], source=training / RESULT)
+    recipe = Recipe.stored(result["recipe"], source=training / RESULT)
     with replacing(bundle) as temporary:
         temporary.mkdir()
         write_recipe(recipe, temporary / FILES["recipe"])

@@ -15,13 +15,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Recipe(BaseModel):
-    """One training run, completely described; docs/ablation.md has the evidence for the defaults."""
+    """One training run, completely described."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -48,7 +49,9 @@ class Recipe(BaseModel):
     self_attention_heads: int = Field(
         0, ge=0, le=32, description="heads of self attention on every map that is pooled; 0 is off"
     )
-    pyramid_pooling: bool = Field(False, description="pool the finest map over grids of 1, 2 and 3 cells a side too")
+    pyramid_pooling: bool = Field(
+        False, description="pool the finest of these maps over grids of 1, 2 and 3 cells a side too"
+    )
     emotion_heads_weight: float = Field(
         0.0, ge=0, le=10, description="loss weight of a one-against-the-rest head for each emotion; 0 is off"
     )
@@ -59,7 +62,7 @@ class Recipe(BaseModel):
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block, growing linearly to it")
 
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
-    batch_size: int = Field(32, ge=1, le=65_536, description="images per forward pass (micro-batch)")
+    batch_size: int = Field(32, ge=2, le=65_536, description="images per forward pass (micro-batch)")
     accumulation: int = Field(2, ge=1, le=4_096, description="micro-batches per optimizer step")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="base optimizer that SAM wraps")
     max_lr: float = Field(0.002, gt=0, le=10, description="OneCycle's peak learning rate")
@@ -79,7 +82,12 @@ class Recipe(BaseModel):
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="weight of an image by its emotion's rarity, from 0 (none) to 1 (balanced)"
     )
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0 is off")
+    ema_decay: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, at first 1 - step^(-2/3) if that is less; 0 is off",
+    )
 
     flip_probability: Probability = Field(0.5, description="chance of a horizontal flip")
     shift_pixels: int = Field(4, ge=0, le=24, description="largest shift in pixels, in both directions")
@@ -155,6 +163,17 @@ class Recipe(BaseModel):
         return cls(**values)
 
     @classmethod
+    def stored(cls, values: Mapping[str, Any], *, source: object) -> Self:
+        """Build the recipe that an earlier run wrote, or raise InvalidInput where it is not complete.
+
+        A field that the run did not know yet has no value that can be known: today's default would be another training.
+        """
+        rule = "must be there (written by another version of fer_search?)"
+        if missing := [key for key in cls.model_fields if key not in values]:
+            raise InvalidInput([problem(source, key, rule, "nothing") for key in missing])
+        return cls.build(values, source=source)
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Read a recipe from a TOML file, such as the `winner.toml` of a bundle."""
         return cls.build(read_toml(path), source=path)
@@ -167,53 +186,6 @@ class Recipe(BaseModel):
         """Return 12 hexadecimal digits that name this recipe."""
         canonical = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-DESIGN: dict[str, Any] = {
-    # The network. How wide and how heavy its parts are, the design leaves open.
-    "backbone": "efficientnet_b0",
-    "pretrained": True,
-    "stem_stride": 2,
-    "fusion_width": 128,
-    "se_attention": True,
-    "cbam_attention": True,
-    "coordinate_attention": True,
-    "self_attention_heads": 8,
-    "pyramid_pooling": True,
-    "emotion_heads_weight": 0.3,
-    "auxiliary_weight": 0.3,
-    "dropout": 0.2,
-    "drop_path": 0.1,
-    # SAM and OneCycle, from 0.005 to 0.01, an effective batch of 64.
-    "epochs": 300,
-    "batch_size": 32,
-    "accumulation": 2,
-    "optimizer": "sgd",
-    "max_lr": 0.01,
-    "backbone_lr_scale": 1.0,
-    "div_factor": 2.0,
-    "final_div_factor": 1e4,
-    "pct_start": 0.3,
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-    "grad_clip": 1.0,
-    "sam_rho": 0.05,
-    "label_smoothing": 0.1,
-    "class_weight_power": 1.0,
-    "ema_decay": 0.999,
-    # Augmentation.
-    "flip_probability": 0.5,
-    "shift_pixels": 4,
-    "randaugment_magnitude": 9.0,
-    "randaugment_operations": 2,
-    "randaugment_probability": 0.8,
-    "randaugment_probability_fear": 0.95,
-    "randaugment_probability_sad": 0.9,
-    "mixup_alpha": 0.4,
-    "cutmix_alpha": 0.5,
-    "mix_probability": 0.5,
-    "cutmix_share": 0.5,
-}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

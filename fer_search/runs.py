@@ -18,7 +18,7 @@ from typing import Any
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput, problem
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS = "settings.json"
 RESULT = "result.json"
 LOCK = ".lock"

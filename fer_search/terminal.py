@@ -98,7 +98,8 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
     out.print(summary_table(rows, title="figures", caption=caption))
     public = metrics["public"][views]
     out.print(figures_table(public, title=f"{label}, {views} views"))
-    out.print(target_line(public))
+    if line := target_line(public, label=label):
+        out.print(line)
     if probe := result["leak_probe"]:
         out.print(leak_line(probe))
 
@@ -121,8 +122,8 @@ def print_evaluation(result: dict[str, Any], *, as_json: bool) -> None:
     out.print(summary_table(rows, title=str(result["label"]), caption=caption))
     chosen = result[result["views"]]
     out.print(figures_table(chosen, title=f"{result['bundle']} on {result['label']}, {result['views']} views"))
-    if result["split"] == "public":
-        out.print(target_line(chosen))
+    if line := target_line(chosen, label=result["label"]):
+        out.print(line)
     if "paired" in result:
         out.print("first minus second, each with its chosen views:")
         for line in paired_lines(result["paired"]):

@@ -19,7 +19,7 @@ from fer_search.assessment import assess
 from fer_search.bundle import FILES, export_bundle
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
-from fer_search.errors import InvalidInput, finding, problem
+from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
 from fer_search.recipe import Recipe, read_toml
@@ -33,25 +33,19 @@ from fer_search.record import (
     run_tags,
     split_for,
 )
-from fer_search.runs import LEDGER, RESULT, SETTINGS, locked, read_json, read_settings, run_directory, write_json
+from fer_search.runs import LEDGER, SETTINGS, locked, read_json, read_settings, run_directory, write_json
+from fer_search.spaces import check_corners, check_space
 from fer_search.tracking import JournalTracker, Tracker, check_uri, local_store
-from fer_search.training.backbone import backbone_problems
-from fer_search.training.leak_probe import leak_probe
-from fer_search.training.measurement import measure_training
 from fer_search.training.objective import TrainingObjective
-from fer_search.training.pretrained import initial_model
-from fer_search.training.run import WEIGHTS, load_model, train_to_end
-from fer_search.training.trainer import COMPARABLE_METRICS, Trainer, choose_device, precision_of
+from fer_search.trainings import run_training
 from fer_search.tuning.run import Resources, check_resources, connected, run_search
 from fer_search.tuning.select import leaderboard, select_winner
-from fer_search.tuning.space import Space, read_space
+from fer_search.tuning.space import Space
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 RETRAIN = "retrain"
-# What decides which images a trial learns from and is judged on: results of trials that differ in it do not compare.
-SPLIT_FIELDS = ("split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates")
 
 
 @dataclass(frozen=True)
@@ -113,9 +107,7 @@ def search(
     recipe = Recipe.build({**space.parameters, **space.first_point}, source=space_file)
     faces = load_faces(data)
     splits = split_for(faces, recipe)
-    Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu"))  # raises what the first trial would
-    for backbone in getattr(space.domains.get("backbone"), "choices", ()):
-        initial_model(recipe.replace({"backbone": backbone}, source=space_file))
+    check_corners(space, num_images=len(splits.fit), source=space_file)
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
     resources = resources or default_resources()
@@ -124,6 +116,7 @@ def search(
         "search_id": uuid4().hex,
         "space_file": str(space_file),
         "space": table,
+        "parameters": space.parameters,
         "resources": asdict(resources),
         "address": address,
         "directory": str(directory),
@@ -152,29 +145,12 @@ def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
     directory = run_directory(runs, name)
     settings = read_settings(directory, kind="search")
     space = check_space(settings["space"], source=Path(settings["space_file"]))
+    rule = "must be {!r}, which it was by default when the search began: another version of fer_search goes on with it"
+    stored = settings["parameters"]
+    if changed := [key for key in stored.keys() | space.parameters if stored.get(key) != space.parameters.get(key)]:
+        found = [(key, rule.format(stored.get(key)), space.parameters.get(key)) for key in sorted(changed)]
+        raise InvalidInput([problem(directory / SETTINGS, *each) for each in found])
     return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
-
-
-def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
-    """Turn a parsed space file into a checked Space; raises InvalidInput with all its problems."""
-    search, domains = (value if isinstance(value, Mapping) else {} for value in map(table.get, ("search", "space")))
-    metric = search.get("metric")
-    rule = "must not be searched, since all trials must be judged on the same faces"
-    problems = [problem(source, f"space.{key}", rule, domains[key]) for key in SPLIT_FIELDS if key in domains]
-    if search.get("resource", "epochs") != "epochs":
-        problems.append(problem(source, "search.resource", "must be epochs", search["resource"]))
-    if problems:
-        raise InvalidInput(problems)
-
-    def check(values: Mapping[str, Any]) -> list[str]:
-        if problems := Recipe.problems(values):
-            return problems
-        if metric == "val_accuracy_ema" and values["ema_decay"] == 0:
-            return [finding("ema_decay", f"must be above 0, since trials are compared by {metric}", 0.0)]
-        return backbone_problems(values["backbone"])
-
-    defaults = Recipe().model_dump()
-    return read_space(table, source=source, defaults=defaults, check=check, metrics=COMPARABLE_METRICS)
 
 
 def train(
@@ -192,7 +168,9 @@ def train(
         read_settings(directory, kind="train")
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
-    return _train(recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow)
+    return run_training(
+        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
+    )
 
 
 def retrain(
@@ -210,8 +188,9 @@ def retrain(
     result = read_search(name, runs=runs)
     if not result.complete:
         logger.warning("%s is not complete: this is the winner of the trials so far", name)
-    recipe = Recipe.build(result.winner().parameters).replace({"epochs": epochs, **(overrides or {})}, source="retrain")
-    return _train(
+    winner = Recipe.stored(result.winner().parameters, source=result.directory / JOURNAL)
+    recipe = winner.replace({"epochs": epochs, **(overrides or {})}, source="retrain")
+    return run_training(
         recipe,
         result.directory / RETRAIN,
         kind="retrain",
@@ -279,78 +258,3 @@ def _run(
             with followed(directory / JOURNAL, tracker, follow, num_trials=space.num_trials):
                 run_search(objective, space, directory, resources=resources, resume=resume)
     return read_search(directory.name, runs=directory.parent)
-
-
-def _train(
-    recipe: Recipe,
-    directory: Path,
-    *,
-    kind: str,
-    title: str,
-    data: str,
-    tracking_uri: str,
-    tags: dict[str, str],
-    follow: Follow | None,
-) -> dict[str, Any]:
-    if found := backbone_problems(recipe.backbone):
-        raise InvalidInput([f"recipe: {line}" for line in found])
-    faces = load_faces(data)
-    splits = split_for(faces, recipe)
-    if (directory / SETTINGS).exists():
-        settings = read_settings(directory, kind=kind)
-        asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
-        there = {**settings["recipe"], "tracking_uri": settings["tracking_uri"]}
-        rule = "must be {!r}, as in the training there (remove the directory to start anew)"
-        if different := [key for key in asked if asked[key] != there[key]]:
-            raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
-        check_fingerprint(faces, settings)
-        if (directory / RESULT).exists():
-            return read_json(directory / RESULT)
-    else:
-        settings = {
-            "kind": kind,
-            "search_id": uuid4().hex,
-            "recipe": recipe.model_dump(),
-            "tracking_uri": tracking_uri,
-            "data": describe_data(data, faces, splits),
-            "versions": package_versions(),
-        }
-    device = choose_device()
-    trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
-    tracker = JournalTracker(
-        Tracker(tracking_uri),
-        search_id=settings["search_id"],
-        kind=kind,
-        name=title,
-        tags=run_tags(settings) | tags,
-        tags_of=recipe_tags,
-    )
-    with locked(directory):
-        write_json(directory / SETTINGS, settings)
-        with followed(directory / JOURNAL, tracker, follow, num_trials=1):
-            choice = train_to_end(trainer, directory)
-    network = load_model(recipe, directory / WEIGHTS).to(device)
-    prediction, metrics = measure_training(network, splits)
-    result = {
-        "recipe": recipe.model_dump(),
-        "chosen": asdict(choice),
-        "prediction": asdict(prediction),
-        "precision": precision_of(recipe, device),
-        "data": settings["data"],
-        "metrics": metrics,
-        "leak_probe": _probe_leak(recipe),
-    }
-    write_json(directory / RESULT, result)
-    return result
-
-
-def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:
-    """Measure how much the augmentation gives the emotion away, where it is applied to some more often than others."""
-    probabilities = {
-        recipe.randaugment_probability,
-        recipe.randaugment_probability_fear,
-        recipe.randaugment_probability_sad,
-    }
-    if recipe.randaugment_magnitude == 0 or len(probabilities) == 1:
-        return None
-    return asdict(leak_probe(recipe))

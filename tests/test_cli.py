@@ -14,7 +14,7 @@ from fer_search.cli import main
 from fer_search.data.fer2013_csv import write_csv
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe, read_toml
-from fer_search.workflow import check_space
+from fer_search.spaces import check_space
 
 Done = namedtuple("Done", "returncode stdout stderr")
 
@@ -130,7 +130,7 @@ def test_a_wrong_space_file_is_refused_before_anything_starts(tmp_path, fails_wi
 
 
 def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, fails_with):
-    (tmp_path / "space.toml").write_text(SMALL + "[space.sam_rho]\nlow=0.01\nhigh=0.2\n")
+    (tmp_path / "space.toml").write_text(SMALL + "[space.sam_rho]\nlow=0.01\nhigh=0.2\ndefault=0.05\n")
     arguments = ("search", "space.toml", "--name", "s", "--cpus-per-trial", "999", "--gpus-per-trial", "77")
     fails_with("cpus per trial: must be at most", *arguments)
     fails_with("gpus per trial: must be at most", *arguments)

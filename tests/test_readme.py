@@ -25,7 +25,7 @@ def test_every_file_that_is_named_is_there():
 def test_the_example_space_of_the_format_is_valid():
     import tomllib
 
-    from fer_search.workflow import check_space
+    from fer_search.spaces import check_space
 
     text = (ROOT / "search_spaces" / "README.md").read_text()
     block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)

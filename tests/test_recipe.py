@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe, commented_toml, parse_overrides
 
@@ -19,6 +20,19 @@ def test_the_design_has_the_settings_that_it_names():
     assert (recipe.epochs, recipe.class_weight_power) == (300, 1.0)
     attention = (recipe.se_attention, recipe.cbam_attention, recipe.coordinate_attention, recipe.self_attention_heads)
     assert all((*attention, recipe.pyramid_pooling, recipe.fusion_width, recipe.auxiliary_weight))
+
+
+def test_the_design_leaves_no_setting_of_the_training_to_the_defaults():
+    about_the_data = {"split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates"}
+    assert set(DESIGN) == set(Recipe.model_fields) - about_the_data - {"seed"}
+
+
+def test_a_stored_recipe_must_be_complete():
+    values = Recipe().model_dump()
+    assert Recipe.stored(values, source="result.json") == Recipe()
+    del values["fusion_width"]
+    with pytest.raises(InvalidInput, match=r"result.json: fusion_width: must be there .* got 'nothing'"):
+        Recipe.stored(values, source="result.json")
 
 
 def test_the_shipped_design_is_the_design():

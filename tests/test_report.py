@@ -57,8 +57,15 @@ def test_an_emotion_without_a_value_leaves_its_cell_empty():
 
 
 def test_the_distance_to_the_target_is_in_points():
-    assert target_line({"accuracy": 0.7312}) == "target 79% on FER2013: -5.9 points"
-    assert target_line({"accuracy": 0.795}) == "target 79% on FER2013: +0.5 points"
+    public = {"num_images": 3589}
+    assert target_line({**public, "accuracy": 0.7312}, label="PublicTest") == "target 79% on FER2013: -5.9 points"
+    assert target_line({**public, "accuracy": 0.795}, label="PublicTest") == "target 79% on FER2013: +0.5 points"
+
+
+def test_other_images_than_fer2013s_public_test_have_no_distance_to_the_target():
+    assert target_line({"num_images": 298, "accuracy": 0.862}, label="PublicTest") is None
+    leaky = "PublicTest, whose duplicates in Training were kept"
+    assert target_line({"num_images": 3589, "accuracy": 0.8}, label=leaky) is None
 
 
 def test_a_paired_test_is_told_with_its_verdict():

@@ -1,12 +1,14 @@
 """The timm network below the heads: made right for one-channel faces, cut open where its maps are needed."""
 
+from itertools import pairwise
 from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
-from fer_search.errors import finding, nearest_name
+from fer_search.errors import InvalidInput, finding, nearest_name, problem
 from fer_search.recipe import Recipe
 
 NUM_EARLIER_MAPS = 2
@@ -36,13 +38,10 @@ class Backbone(nn.Module):
 def build_backbone(recipe: Recipe) -> Backbone:
     """Build the backbone with random weights.
 
-    Raises what timm and torch raise, or ValueError, where the named network cannot be what the recipe asks for.
+    Raises what timm and torch raise, or ValueError, where the named network cannot be what the recipe asks for, and
+    InvalidInput where it is a setting of the recipe that this network does not have.
     """
-    # Not every network has these settings: what is switched off is not asked for.
-    settings: dict[str, Any] = {"output_stride": recipe.output_stride} if recipe.output_stride < 32 else {}
-    if recipe.drop_path > 0:
-        settings["drop_path_rate"] = recipe.drop_path
-    network: Any = timm.create_model(recipe.backbone, in_chans=1, num_classes=0, **settings)
+    network = _create(recipe)
     if not hasattr(network, "forward_intermediates") or len(network.feature_info) <= NUM_EARLIER_MAPS:
         raise ValueError("it does not give its intermediate maps")
     first = network.pretrained_cfg["first_conv"]
@@ -51,8 +50,49 @@ def build_backbone(recipe: Recipe) -> Backbone:
     if not isinstance(stem, nn.Conv2d) or max(stem.kernel_size) > 7 or stem.kernel_size == stem.stride:
         raise ValueError("it does not begin with an ordinary convolution")
     stem.stride = (recipe.stem_stride, recipe.stem_stride)
+    active = _find_active_drop_path(network, recipe.image_size)
+    if not active and recipe.drop_path not in (0.0, Recipe.model_fields["drop_path"].default):
+        raise _without(recipe, "drop_path", 0.0)
     _drop_unused_layers(network, recipe.image_size)
-    return Backbone(network)
+    backbone = Backbone(network)
+    shapes = backbone.shapes(recipe.image_size)
+    if shapes[-1][0] != network.num_features or any(fine[1] < coarse[1] for fine, coarse in pairwise(shapes)):
+        raise ValueError(f"its maps are {shapes}")
+    return backbone
+
+
+def _create(recipe: Recipe) -> Any:
+    """Create timm's network, without stochastic depth where it has none and nobody asked for any."""
+    settings: dict[str, Any] = {"output_stride": recipe.output_stride} if recipe.output_stride < 32 else {}
+    depth = {"drop_path_rate": recipe.drop_path} if recipe.drop_path > 0 else {}
+    try:
+        return timm.create_model(recipe.backbone, in_chans=1, num_classes=0, **settings, **depth)
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        if "drop_path_rate" in str(error):
+            if recipe.drop_path != Recipe.model_fields["drop_path"].default:
+                raise _without(recipe, "drop_path", 0.0) from error
+            return _create(recipe.replace({"drop_path": 0.0}))
+        if settings:
+            raise _without(recipe, "output_stride", 32) from error
+        raise
+
+
+def _without(recipe: Recipe, key: str, value: float) -> InvalidInput:
+    rule = f"must be {value} for {recipe.backbone}, which does not have it"
+    return InvalidInput(problem("recipe", key, rule, getattr(recipe, key)))
+
+
+def _find_active_drop_path(network: Any, image_size: int) -> bool:
+    """Return whether stochastic depth has something to drop: a block can hold it without the skip that it needs."""
+    used: list[bool] = []
+    hooks = [
+        m.register_forward_hook(lambda *_: used.append(True)) for m in network.modules() if isinstance(m, DropPath)
+    ]
+    with torch.no_grad():
+        network.eval().forward_features(torch.zeros(1, 1, image_size, image_size))
+    for hook in hooks:
+        hook.remove()
+    return bool(used)
 
 
 def _drop_unused_layers(network: Any, image_size: int) -> None:

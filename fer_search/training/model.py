@@ -13,6 +13,8 @@ from fer_search.training.backbone import Backbone, backbone_problems, build_back
 from fer_search.training.neck import CrossScaleFusion, MapAttention, PyramidPooling
 
 EMOTION_HIDDEN = 32
+# What a network that is not made for this raises, deep inside timm or torch.
+BUILD_ERRORS = (TypeError, AssertionError, RuntimeError, AttributeError, LookupError, NotImplementedError, ValueError)
 NUM_EMOTIONS = len(EMOTIONS)
 
 
@@ -42,7 +44,7 @@ class EmotionNet(nn.Module):
         pooled = [(recipe.fusion_width, *shape[1:]) for shape in shapes] if self.fusion else []
         pooled.append(shapes[-1])
         self.attention = nn.ModuleList(MapAttention(recipe, *shape) for shape in pooled)
-        self.pyramid = PyramidPooling(pooled[0][0]) if recipe.pyramid_pooling else None
+        self.pyramid = PyramidPooling(*pooled[0]) if recipe.pyramid_pooling else None
         num_features = sum(shape[0] for shape in pooled) + (self.pyramid.num_features if self.pyramid else 0)
         self.dropout = nn.Dropout(recipe.dropout)
         self.classifier = nn.Linear(num_features, NUM_EMOTIONS)
@@ -53,6 +55,11 @@ class EmotionNet(nn.Module):
         """Return the logits (N, 7) of images (N, 1, 48, 48) in [0, 1]."""
         logits: Tensor = self.classifier(self.dropout(self._features(self._maps(images))))
         return logits
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters of two dimensions that are no matrices: positions, and the shares of fused maps."""
+        ends = (".position", ".top_down_weights", ".bottom_up_weights")
+        return {name for name, _ in self.named_parameters() if name.endswith(ends)}
 
     def outputs(self, images: Tensor) -> Outputs:
         """Return the logits of all heads, for training."""
@@ -106,7 +113,9 @@ def build_model(recipe: Recipe) -> EmotionNet:
         try:
             backbone = build_backbone(recipe).eval()
             model = EmotionNet(backbone, recipe)
-        except (TypeError, AssertionError, RuntimeError, AttributeError, NotImplementedError, ValueError) as error:
+        except InvalidInput:
+            raise
+        except BUILD_ERRORS as error:
             rule = f"must be a convolutional timm model that takes these settings ({error!r})"
             raise InvalidInput(problem("recipe", "backbone", rule, recipe.backbone)) from error
     return model.train()

@@ -11,6 +11,7 @@ from timm.layers.cbam import CbamModule
 from timm.layers.coord_attn import CoordAttn
 from torch import Tensor, nn
 
+from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 
 HEAD_DIM = 32
@@ -91,12 +92,16 @@ class MapSelfAttention(nn.Module):
 
 class PyramidPooling(nn.Module):
     """Means over grids of 1, 2 and 3 cells a side (He et al. 2014, https://arxiv.org/abs/1406.4729): a face is aligned,
-    so where something is seen tells as much as what."""
+    so where something is seen tells as much as what. Raises InvalidInput for a map of fewer cells.
+    """
 
     num_features = PYRAMID_WIDTH * sum(grid**2 for grid in PYRAMID_GRIDS)
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
+        if min(height, width) < max(PYRAMID_GRIDS):
+            rule = f"must be false for a map of {height} x {width} cells (fusion_width above 0 pools a finer one)"
+            raise InvalidInput(problem("recipe", "pyramid_pooling", rule, True))
         self.reduce = ConvNormAct(channels, PYRAMID_WIDTH, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:

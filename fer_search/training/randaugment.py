@@ -25,15 +25,16 @@ OPERATIONS = (
 def draw_operations(chance: Tensor, num_operations: int, strength: float, generator: Generator) -> dict[str, Tensor]:
     """Draw RandAugment's operations (Cubuk et al. 2020, https://arxiv.org/abs/1909.13719) for a batch.
 
-    Each image gets them with its own `chance` (N,), else none; what is drawn does not depend on the chance. Returns for
-    every operation its signed amount (N,) as a share of the full magnitude: 0 where it was not drawn, +-strength where
-    it was drawn once, their sum where it was drawn more often.
+    Each image gets them with its own `chance` (N,), else none; what is drawn does not depend on the chance. No
+    operation is drawn twice for an image: two rotations could add up to more than a face stands. Returns for every
+    operation its signed amount (N,) as a share of the full magnitude: 0 where it was not drawn, else +-strength.
     """
-    shape = (num_operations, len(chance))
+    shape = (len(OPERATIONS), len(chance))
     chosen = torch.rand(len(chance), generator=generator, device=generator.device) < chance
-    operation = torch.randint(len(OPERATIONS), shape, generator=generator, device=generator.device)
+    rank = torch.rand(shape, generator=generator, device=generator.device).argsort(0).argsort(0)
     sign = torch.randint(0, 2, shape, generator=generator, device=generator.device) * 2.0 - 1
-    return {name: ((operation == i) * chosen * sign).sum(0) * strength for i, name in enumerate(OPERATIONS)}
+    amounts = (rank < num_operations) * chosen * sign * strength
+    return dict(zip(OPERATIONS, amounts.unbind(), strict=True))
 
 
 def warp(images: Tensor, amounts: dict[str, Tensor], shift: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ from fer_search.training.optimization import build_optimizer, build_schedule
 from fer_search.training.pretrained import initial_model
 from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
+GPU_CHECK_INTERVAL = 50  # steps
 COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
 """What an epoch reports that is better when it is larger."""
 
@@ -57,7 +58,8 @@ class Trainer:
     Iterating yields one EpochReport per epoch that is still to do. Reported are `train_loss` (of SAM's first pass),
     `learning_rate`, `gradient_norm` (mean, of the applied gradients before clipping), `val_loss`, `val_accuracy`,
     `val_macro_f1` (and the accuracy of the averaged weights, `val_accuracy_ema`), `images_per_second` and
-    `epoch_seconds`. Raises Diverged at the first step whose loss is not finite.
+    `epoch_seconds`. Raises Diverged with the number of the first step whose loss is not finite: on a CPU at that step,
+    on a GPU up to GPU_CHECK_INTERVAL steps later.
     """
 
     def __init__(self, recipe: Recipe, fit: Faces, validation: Faces, *, device: torch.device) -> None:
@@ -72,7 +74,7 @@ class Trainer:
         self.sam = SharpnessAwareMinimizer(
             self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
         )
-        self.steps_per_epoch = math.ceil(len(fit) / (recipe.batch_size * recipe.accumulation))
+        self.steps_per_epoch = num_steps(len(fit), recipe)
         self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
         self.autocast = _autocast_of(recipe, device)
         self.epoch = 0
@@ -141,18 +143,18 @@ class Trainer:
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
         learning_rate = self.optimizer.param_groups[0]["lr"]  # of the heads
-        for step, indices in enumerate(torch.split(order, self.recipe.batch_size * self.recipe.accumulation)):
+        for step, indices in enumerate(_batches(order, self.recipe, self.steps_per_epoch)):
             images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
             backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * self.recipe.accumulation)
             cheap = step % self.recipe.sam_interval > 0
             losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
-            # Asking the CPU costs nothing; a GPU would have to wait, so it is asked once, at the end of the epoch.
-            if self.device.type == "cpu":
-                self._stop_at_divergence(losses[step : step + 1], step)
+            # Asking the CPU costs nothing; a GPU would have to wait, so it is asked now and then.
+            if self.device.type == "cpu" or (step + 1) % GPU_CHECK_INTERVAL == 0:
+                self._stop_at_divergence(losses[: step + 1])
             self.schedule.step()
             if self.ema:
                 self.ema.update(self.model, step=self.epoch * self.steps_per_epoch + step + 1)
-        self._stop_at_divergence(losses, 0)
+        self._stop_at_divergence(losses)
         return {
             "train_loss": float(losses.mean()),
             "learning_rate": float(learning_rate),
@@ -177,12 +179,12 @@ class Trainer:
                 total += loss.detach()
         return total
 
-    def _stop_at_divergence(self, losses: Tensor, first_step: int) -> None:
+    def _stop_at_divergence(self, losses: Tensor) -> None:
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
-            offset = int((~finite).nonzero()[0])
-            number = self.epoch * self.steps_per_epoch + first_step + offset + 1
-            raise Diverged(f"the loss of step {number} (epoch {self.epoch + 1}) is {float(losses[offset])}")
+            step = int((~finite).nonzero()[0])
+            number = self.epoch * self.steps_per_epoch + step + 1
+            raise Diverged(f"the loss of step {number} (epoch {self.epoch + 1}) is {float(losses[step])}")
 
     def _validate(self) -> dict[str, float]:
         logits = predict_logits(self.model, self.validation_pixels)
@@ -191,6 +193,19 @@ class Trainer:
             logits = predict_logits(self.ema.module, self.validation_pixels)
             metrics["val_accuracy_ema"] = epoch_metrics(logits, self.validation_labels)["accuracy"]
         return metrics
+
+
+def num_steps(num_images: int, recipe: Recipe) -> int:
+    """Return the optimizer steps of an epoch; one image that would be left over goes to the step before it.
+
+    Raises InvalidInput where LookSAM's interval is longer than the epoch, at whose start it begins anew.
+    """
+    effective = recipe.batch_size * recipe.accumulation
+    steps = max(1, num_images // effective + (num_images % effective > 1))
+    if recipe.sam_interval > steps:
+        rule = f"must be at most the {steps} steps of an epoch"
+        raise InvalidInput(problem("recipe", "sam_interval", rule, recipe.sam_interval))
+    return steps
 
 
 def choose_device() -> torch.device:
@@ -204,6 +219,14 @@ def precision_of(recipe: Recipe, device: torch.device) -> str:
         return recipe.precision
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if native else "fp32"
+
+
+def _batches(order: Tensor, recipe: Recipe, num_steps: int) -> Iterator[Tensor]:
+    """Cut the images of an epoch into the batches of its steps; the last one takes what is left."""
+    effective = recipe.batch_size * recipe.accumulation
+    for step in range(num_steps):
+        last = step == num_steps - 1
+        yield order[step * effective :] if last else order[step * effective : (step + 1) * effective]
 
 
 def _autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -174,7 +174,7 @@ class _Reader:
         """Check the ends of each domain beside the first trial's values of the others."""
         base = {**parameters, **{key: default for key, (_, default) in found.items()}}
         for key, (distribution, _) in found.items():
-            for end in _ends(distribution):
+            for end in ends(distribution):
                 lines = self.check({**base, key: end})
                 self.problems += [f"{self.source}: space.{key}: at {end!r}: {line}" for line in lines]
 
@@ -182,7 +182,7 @@ class _Reader:
         """Check the ends of up to three domains at a time: one may switch off what another sets."""
         base = {**parameters, **{key: default for key, (_, default) in found.items()}}
         for keys in (keys for size in (2, 3) for keys in itertools.combinations(found, size)):
-            for values in itertools.product(*(_ends(found[key][0]) for key in keys)):
+            for values in itertools.product(*(ends(found[key][0]) for key in keys)):
                 if problems := self.check({**base, **dict(zip(keys, values, strict=True))}):
                     point = ", ".join(f"{key} = {value!r}" for key, value in zip(keys, values, strict=True))
                     self.problems += [f"{self.source}: space: at {point}: {line}" for line in problems]
@@ -246,7 +246,8 @@ class _Reader:
         self.problems.append(problem(self.source, key, rule, value))
 
 
-def _ends(distribution: Distribution) -> tuple[Any, ...]:
+def ends(distribution: Distribution) -> tuple[Any, ...]:
+    """Return both ends of a range, or all choices."""
     if isinstance(distribution, Categorical):
         return tuple(distribution.choices)
     return distribution.low, distribution.high

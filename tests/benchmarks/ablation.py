@@ -3,11 +3,13 @@
     python tests/benchmarks/ablation.py fer2013.csv --results ablation.jsonl
     python tests/benchmarks/ablation.py fer2013.csv --results ablation.jsonl --table docs/ablation.md
 
-Every finished training is a line of the results file, so that an interrupted run goes on where it was. Trainings are
-judged on a part of Training that they do not learn from; PublicTest is not read.
+Every finished training is a line of the results file, so that an interrupted run goes on where it was; lines that other
+code, another recipe or other faces made are passed over. Trainings are judged on a part of Training that they do not
+learn from; PublicTest is not read.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import time
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+import fer_search.training
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.recipe import Recipe
@@ -103,9 +106,13 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for name in wanted:
             recipe = recipe_of(name, seed)
-            if recipe.digest() in {result["digest"] for result in read_results(arguments.results)}:
+            splits = split_for(faces, recipe)
+            chosen = np.random.default_rng(0).permutation(len(splits.validation))[:NUM_JUDGED]
+            judged = splits.validation.take(chosen)
+            key = {"name": name, "seed": seed, "made_by": made_by(recipe), "judged": judged.fingerprint()}
+            if any(key.items() <= result.items() for result in read_results(arguments.results)):
                 continue
-            result = {"name": name, "seed": seed, "digest": recipe.digest(), **measure(recipe, faces)}
+            result = {**key, **measure(recipe, splits.fit, judged)}
             with arguments.results.open("a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{name}, seed {seed}: {result['accuracy']:.2%}, {result['seconds']:.0f} s", flush=True)
@@ -115,11 +122,18 @@ def recipe_of(name: str, seed: int) -> Recipe:
     return Recipe().replace({**SMALL, **VARIANTS[name], "seed": seed})
 
 
-def measure(recipe: Recipe, faces: Faces) -> dict[str, Any]:
+def made_by(recipe: Recipe) -> str:
+    """Return a digest of the recipe and of the code that trains it."""
+    code = Path(fer_search.training.__file__).parent.glob("*.py")
+    digest = hashlib.sha256(recipe.digest().encode())
+    for file in sorted(code):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def measure(recipe: Recipe, fit: Faces, judged: Faces) -> dict[str, Any]:
     """Train `recipe` and return how its last weights, averaged if it averages, do on faces that it has not seen."""
-    splits = split_for(faces, recipe)
-    judged = splits.validation.take(np.random.default_rng(0).permutation(len(splits.validation))[:NUM_JUDGED])
-    trainer = Trainer(recipe, splits.fit, judged.take(np.arange(NUM_WATCHED)), device=choose_device())
+    trainer = Trainer(recipe, fit, judged.take(np.arange(NUM_WATCHED)), device=choose_device())
     started = time.perf_counter()
     try:
         for _ in trainer:
@@ -147,7 +161,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for result in results:
-        if result["digest"] == recipe_of(result["name"], result["seed"]).digest():  # not of an earlier default
+        if result["made_by"] == made_by(recipe_of(result["name"], result["seed"])):
             by_name.setdefault(result["name"], {})[result["seed"]] = result
     default = by_name["default"]
     complete = {name: seeds for name, seeds in by_name.items() if seeds.keys() == default.keys()}

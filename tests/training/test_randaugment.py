@@ -98,6 +98,12 @@ def test_each_operation_is_drawn_equally_often_with_both_signs():
         assert set(amount.abs().unique().tolist()) == {0.0, 0.5}
 
 
+def test_an_image_gets_as_many_different_operations_as_asked_and_none_beyond_its_strength():
+    drawn = torch.stack(list(randaugment.draw_operations(torch.ones(2_000), 8, 1.0, generator()).values()))
+    assert (drawn != 0).sum(0).unique().tolist() == [8]
+    assert float(drawn.abs().max()) == 1.0
+
+
 def test_each_image_gets_operations_with_its_own_chance():
     chance = torch.tensor([0.0, 0.3, 0.9, 1.0]).repeat(10_000)
     drawn = torch.stack(list(randaugment.draw_operations(chance, 1, 0.5, generator()).values()))

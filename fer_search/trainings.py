@@ -1,0 +1,108 @@
+"""One training as a run on disk, from the recipe to the figures of the weights that search-validation chose."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fer_search.data.fer2013 import load_faces
+from fer_search.errors import InvalidInput, problem
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.recipe import Recipe
+from fer_search.record import (
+    Follow,
+    check_fingerprint,
+    describe_data,
+    followed,
+    package_versions,
+    recipe_tags,
+    run_tags,
+    split_for,
+)
+from fer_search.runs import RESULT, SETTINGS, locked, read_json, read_settings, write_json
+from fer_search.tracking import JournalTracker, Tracker
+from fer_search.training.backbone import backbone_problems
+from fer_search.training.leak_probe import leak_probe
+from fer_search.training.measurement import measure_training
+from fer_search.training.run import WEIGHTS, load_model, train_to_end
+from fer_search.training.trainer import Trainer, choose_device, precision_of
+
+
+def run_training(
+    recipe: Recipe,
+    directory: Path,
+    *,
+    kind: str,
+    title: str,
+    data: str,
+    tracking_uri: str,
+    tags: dict[str, str],
+    follow: Follow | None,
+) -> dict[str, Any]:
+    """Train `recipe` to its end in `directory`, or go on with the training there, and return its figures.
+
+    Raises InvalidInput where `directory` holds the training of another recipe or other data.
+    """
+    if found := backbone_problems(recipe.backbone):
+        raise InvalidInput([f"recipe: {line}" for line in found])
+    faces = load_faces(data)
+    splits = split_for(faces, recipe)
+    if (directory / SETTINGS).exists():
+        settings = read_settings(directory, kind=kind)
+        asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
+        stored = Recipe.stored(settings["recipe"], source=directory / SETTINGS)
+        there = {**stored.model_dump(), "tracking_uri": settings["tracking_uri"]}
+        rule = "must be {!r}, as in the training there (remove the directory to start anew)"
+        if different := [key for key in asked if asked[key] != there[key]]:
+            raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
+        check_fingerprint(faces, settings)
+        if (directory / RESULT).exists():
+            return read_json(directory / RESULT)
+    else:
+        settings = {
+            "kind": kind,
+            "search_id": uuid4().hex,
+            "recipe": recipe.model_dump(),
+            "tracking_uri": tracking_uri,
+            "data": describe_data(data, faces, splits),
+            "versions": package_versions(),
+        }
+    device = choose_device()
+    trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
+    tracker = JournalTracker(
+        Tracker(tracking_uri),
+        search_id=settings["search_id"],
+        kind=kind,
+        name=title,
+        tags=run_tags(settings) | tags,
+        tags_of=recipe_tags,
+    )
+    with locked(directory):
+        write_json(directory / SETTINGS, settings)
+        with followed(directory / JOURNAL, tracker, follow, num_trials=1):
+            choice = train_to_end(trainer, directory)
+    network = load_model(recipe, directory / WEIGHTS).to(device)
+    prediction, metrics = measure_training(network, splits)
+    result = {
+        "recipe": recipe.model_dump(),
+        "chosen": asdict(choice),
+        "prediction": asdict(prediction),
+        "precision": precision_of(recipe, device),
+        "data": settings["data"],
+        "metrics": metrics,
+        "leak_probe": _probe_leak(recipe),
+    }
+    write_json(directory / RESULT, result)
+    return result
+
+
+def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:
+    """Measure how much the augmentation gives the emotion away, where it is applied to some more often than others."""
+    probabilities = {
+        recipe.randaugment_probability,
+        recipe.randaugment_probability_fear,
+        recipe.randaugment_probability_sad,
+    }
+    if recipe.randaugment_magnitude == 0 or len(probabilities) == 1:
+        return None
+    return asdict(leak_probe(recipe))

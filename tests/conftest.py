@@ -33,7 +33,8 @@ def small() -> Recipe:
     """A recipe with every technique of the training on that a CPU trains in a second, whatever the defaults are."""
     return Recipe().replace(
         {
-            "backbone": "test_efficientnet", "pretrained": False, "stem_stride": 2, "dropout": 0.2, "drop_path": 0.1,
+            "backbone": "test_efficientnet", "pretrained": False, "stem_stride": 2, "fusion_width": 0,
+            "dropout": 0.2, "drop_path": 0.1,
             "epochs": 2, "batch_size": 16, "accumulation": 2,
             "optimizer": "sgd", "max_lr": 0.01, "div_factor": 2.0, "final_div_factor": 1e4, "pct_start": 0.3,
             "momentum": 0.9, "weight_decay": 5e-4, "grad_clip": 1.0, "sam_rho": 0.05, "label_smoothing": 0.1,

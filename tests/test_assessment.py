@@ -185,7 +185,7 @@ def test_a_bundle_of_another_split_is_not_judged_on_validation_images(first, sec
 def test_a_bundle_that_kept_copies_of_public_images_is_not_judged_on_them(first, second, retouched, tmp_path):
     other = retouched(second, recipe={"drop_test_duplicates": False})
     for ours, theirs in ((first, other), (other, first)):
-        with pytest.raises(InvalidInput, match="drop_test_duplicates: must be .* these public images"):
+        with pytest.raises(InvalidInput, match=r"drop_test_duplicates: must be .* these public images"):
             evaluate(ours, split="public", against=theirs, runs=tmp_path)
 
 

@@ -97,7 +97,8 @@ def _find_active_drop_path(network: Any, image_size: int) -> bool:
 
 def _drop_unused_layers(network: Any, image_size: int) -> None:
     """Drop what some networks have between pooling and classifier: here it would never be trained."""
-    network.eval().forward_features(torch.zeros(1, 1, image_size, image_size)).sum().backward()
+    with torch.enable_grad():
+        network.eval().forward_features(torch.zeros(1, 1, image_size, image_size)).sum().backward()
     if any(parameter.grad is None for parameter in network.parameters()):
         network.prune_intermediate_layers([len(network.feature_info) - 1], prune_norm=False, prune_head=True)
     network.zero_grad(set_to_none=True)

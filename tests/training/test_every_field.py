@@ -14,29 +14,35 @@ from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
+from fer_search.spaces import check_space
 from fer_search.training.trainer import Trainer
-from fer_search.workflow import check_space
 
 SPLIT = {"split_seed": 1, "validation_fraction": 0.3, "fit_fraction": 0.5, "drop_test_duplicates": False}
 EVERYTHING = {
     "backbone": "test_efficientnet", "pretrained": False, "stem_stride": 2,
     "fusion_width": 16, "se_attention": True, "cbam_attention": True, "coordinate_attention": True,
     "self_attention_heads": 2, "pyramid_pooling": True, "emotion_heads_weight": 0.3, "auxiliary_weight": 0.3,
-    "dropout": 0.2, "drop_path": 0.1, "epochs": 3, "batch_size": 16, "accumulation": 1, "sam_rho": 0.05,
+    "dropout": 0.2, "drop_path": 0.1, "epochs": 4, "batch_size": 16, "accumulation": 1, "sam_rho": 0.05,
     "optimizer": "adamw", "backbone_lr_scale": 0.5, "class_weight_power": 0.5, "erasing_probability": 0.5,
     "grad_clip": 1.0, "label_smoothing": 0.1, "ema_decay": 0.9, "flip_probability": 0.5, "shift_pixels": 4,
     "randaugment_magnitude": 9.0, "mixup_alpha": 0.4, "cutmix_alpha": 0.5, "mix_probability": 0.5,
 }  # fmt: skip
-CHANGES = {
+# These build other weights, so here they show no more than that the network is built by them. That each part then has a
+# say is shown in test_model.py.
+BUILT = {
     "backbone": "test_efficientnet_ln", "image_size": 64, "stem_stride": 1, "output_stride": 16,
-    "fusion_width": 0, "se_attention": False, "cbam_attention": False, "coordinate_attention": False,
-    "self_attention_heads": 0, "pyramid_pooling": False, "emotion_heads_weight": 0.0, "auxiliary_weight": 0.0,
-    "dropout": 0.0, "epochs": 4, "batch_size": 8, "accumulation": 2, "optimizer": "sgd",
-    "max_lr": 0.004, "backbone_lr_scale": 1.0, "div_factor": 3.0, "final_div_factor": 2.0, "pct_start": 0.6,
-    "momentum": 0.5, "weight_decay": 0.5, "grad_clip": 0.0, "sam_rho": 0.0, "sam_adaptive": True, "sam_interval": 2,
-    "label_smoothing": 0.0, "class_weight_power": 0.0, "ema_decay": 0.0, "flip_probability": 0.0, "shift_pixels": 0,
-    "randaugment_magnitude": 0.0, "randaugment_operations": 4, "randaugment_probability": 0.1,
-    "randaugment_probability_fear": 0.1, "randaugment_probability_sad": 0.1, "erasing_probability": 0.0,
+    "fusion_width": 32, "se_attention": False, "cbam_attention": False, "coordinate_attention": False,
+    "self_attention_heads": 0, "pyramid_pooling": False,
+}  # fmt: skip
+# These leave the weights' names and shapes, and where that can be the random draws, as they are.
+CHANGES = {
+    "emotion_heads_weight": 0.9, "auxiliary_weight": 0.9, "dropout": 0.0, "epochs": 5, "batch_size": 8,
+    "accumulation": 2, "optimizer": "sgd", "max_lr": 0.004, "backbone_lr_scale": 1.0, "div_factor": 3.0,
+    "final_div_factor": 2.0, "pct_start": 0.6, "momentum": 0.5, "weight_decay": 0.5, "grad_clip": 0.0,
+    "sam_rho": 0.0, "sam_adaptive": True, "sam_interval": 2,
+    "label_smoothing": 0.0, "class_weight_power": 0.0, "flip_probability": 0.0, "shift_pixels": 0,
+    "randaugment_magnitude": 18.0, "randaugment_operations": 4, "randaugment_probability": 0.1,
+    "randaugment_probability_fear": 0.1, "randaugment_probability_sad": 0.1, "erasing_probability": 0.9,
     "mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.9, "cutmix_share": 0.1,
     "precision": "bf16", "seed": 1,
 }  # fmt: skip
@@ -71,29 +77,47 @@ def reference():
     return learned(recipe())
 
 
-def same(ours, theirs):
+def shapes(learned):
+    return {name: value.shape for name, value in learned[0].items()}
+
+
+def differing(ours, theirs):
+    """Return the names of the weights that differ, and "curve" where that does."""
     (weights, curve), (their_weights, their_curve) = ours, theirs
-    if weights.keys() != their_weights.keys() or curve != their_curve:
-        return False
-    return all(torch.equal(value, their_weights[name]) for name, value in weights.items())
+    assert weights.keys() == their_weights.keys()
+    names = {name for name, value in weights.items() if not torch.equal(value, their_weights[name])}
+    return names | ({"curve"} if curve != their_curve else set())
 
 
 def test_every_field_has_its_case():
-    assert {*CHANGES, *SPLIT, "drop_path", "pretrained"} == set(Recipe.model_fields)
+    assert {*BUILT, *CHANGES, *SPLIT, "ema_decay", "drop_path", "pretrained"} == set(Recipe.model_fields)
 
 
 def test_two_trainings_of_one_recipe_are_the_same():
-    assert same(learned(recipe()), reference())
+    assert differing(learned(recipe()), reference()) == set()
+
+
+@pytest.mark.parametrize("field", BUILT)
+def test_a_field_of_the_network_changes_what_is_built(field):
+    assert shapes(learned(recipe(**{field: BUILT[field]}))) != shapes(reference())
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_field_changes_what_is_trained(field):
-    assert not same(learned(recipe(**{field: CHANGES[field]})), reference())
+    changed = learned(recipe(**{field: CHANGES[field]}))
+    assert shapes(changed) == shapes(reference())
+    assert differing(changed, reference()) != set()
+
+
+def test_ema_decay_changes_the_averaged_weights_and_nothing_else():
+    changed = differing(learned(recipe(ema_decay=0.5)), reference())
+    assert "ema classifier.weight" in changed
+    assert all(name.startswith("ema ") for name in changed)
 
 
 def test_drop_path_changes_the_training_of_a_network_with_skips():
     trained = [learned(recipe(backbone="test_resnet", drop_path=rate)) for rate in (0.0, 0.3)]
-    assert not same(*trained)
+    assert differing(*trained) != set()
 
 
 @pytest.mark.parametrize("field", SPLIT)

@@ -7,6 +7,7 @@ from timm.layers.coord_attn import CoordAttn
 
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe
+from fer_search.training.loss import image_losses
 from fer_search.training.model import build_model
 from fer_search.training.model_summary import summarize
 
@@ -21,8 +22,26 @@ FULL = {
 }  # fmt: skip
 
 
+HEADS = ("emotion_heads_weight", "auxiliary_weight")  # they speak in training alone
+
+
+def settings(**changes):
+    return Recipe().replace({**PLAIN, **changes})
+
+
 def build(**changes):
-    return build_model(Recipe().replace({**PLAIN, **changes}))
+    return build_model(settings(**changes))
+
+
+def batch(num_images):
+    """Random images, and targets as mixing makes them."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(num_images, 1, 48, 48, generator=generator)
+    return images, torch.rand(num_images, 7, generator=generator).softmax(1)
+
+
+def loss_of(model, images, targets, recipe):
+    return image_losses(model.outputs(images), targets, torch.ones(7), recipe).mean()
 
 
 def test_with_every_part_off_the_network_is_timms_own_on_normalised_grey_faces():
@@ -138,6 +157,46 @@ def test_every_parameter_of_every_backbone_receives_a_gradient(backbone, parts):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("part", FULL)
+@pytest.mark.parametrize("others", [{"stem_stride": 1}, {"stem_stride": 2, "fusion_width": 32}])
+def test_every_part_has_a_say_in_the_loss_and_all_but_the_heads_in_the_logits(part, others):
+    recipe = settings(**{**others, "dropout": 0.0, part: FULL[part]})
+    absent = build(**{**others, part: PLAIN[part]}).state_dict()
+    model = build_model(recipe)  # in training, where batch norm keeps what it is given from fading
+    images, targets = batch(4)
+    generator = torch.Generator().manual_seed(2)
+    own = [parameter for name, parameter in model.named_parameters() if name not in absent]
+    assert own
+    with torch.no_grad():
+        logits, loss = model(images), loss_of(model, images, targets, recipe)
+        for parameter in own:
+            parameter += torch.randn(parameter.shape, generator=generator)
+        assert not torch.isclose(loss_of(model, images, targets, recipe), loss)
+        assert torch.equal(model(images), logits) == (part in HEADS)
+
+
+ALONE = [{part: value} for part, value in FULL.items()]
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2])
+@pytest.mark.parametrize("parts", [{}, *ALONE, FULL], ids=["none", *FULL, "all"])
+def test_every_parameter_is_moved_by_the_loss_whichever_parts_are_on(parts, stem_stride):
+    if parts == {"pyramid_pooling": True} and stem_stride == 2:
+        parts = {**parts, "image_size": 96}  # for a final map of 3 x 3 cells
+    if parts == FULL:
+        parts = {**parts, "fusion_width": 128}  # of 32 channels CBAM makes two hidden units, which can both be dead
+    recipe = settings(**parts, stem_stride=stem_stride, label_smoothing=0.1)
+    model = build_model(recipe)
+    images, targets = batch(8)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(model, images, targets, recipe).backward()
+        optimizer.step()
+    assert [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])] == []
+
+
 def test_the_logits_of_training_are_those_of_prediction():
     model = build(**FULL).eval()
     images = torch.rand(3, 1, 48, 48)
@@ -158,7 +217,7 @@ def test_the_weights_follow_from_the_seed_and_nothing_else():
 
 
 def test_dropout_and_drop_path_reach_the_network():
-    model = build(dropout=0.35, drop_path=0.21)
+    model = build(backbone="test_resnet", dropout=0.35, drop_path=0.21)
     assert model.dropout.p == 0.35
     rates = [m.drop_prob for m in model.modules() if type(m).__name__ == "DropPath"]
     assert 0 < max(rates) <= 0.21
@@ -176,12 +235,33 @@ def test_an_unknown_backbone_is_named_with_the_nearest_one():
     [
         ({"backbone": "mixer_s16_224"}, ""),
         ({"backbone": "convnext_atto"}, "does not begin with an ordinary convolution"),
-        ({"backbone": "vgg11", "output_stride": 8, "drop_path": 0.0}, "AssertionError"),
     ],
 )
 def test_a_backbone_that_cannot_take_the_settings_is_refused_with_the_reason(changes, reason):
     with pytest.raises(InvalidInput, match=f"backbone: must .*{reason}"):
         build(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"backbone": "vgg11", "output_stride": 8},
+            "output_stride: must be 32 for vgg11, which does not have it, got 8",
+        ),
+        ({"backbone": "densenet121", "drop_path": 0.2}, "drop_path: must be 0.0 for densenet121"),
+        ({"backbone": "test_efficientnet", "drop_path": 0.2}, "drop_path: must be 0.0 for test_efficientnet"),
+        ({"pyramid_pooling": True}, "pyramid_pooling: must be false for a map of 2 x 2 cells"),
+    ],
+)
+def test_a_setting_that_the_backbone_does_not_have_is_named(changes, message):
+    with pytest.raises(InvalidInput, match=f"recipe: {message}"):
+        build(**changes)
+
+
+def test_a_network_can_be_built_where_gradients_are_off():
+    with torch.no_grad():
+        assert build(fusion_width=16)(torch.rand(2, 1, 48, 48)).shape == (2, 7)
 
 
 def test_the_summary_adds_up_and_counts_a_convolution_as_by_hand():

@@ -62,7 +62,10 @@ def test_the_seed_alone_decides_the_curve(small, fit, validation):
 
 @pytest.mark.parametrize("rho", [0.0, 0.05])
 def test_accumulating_2_x_32_equals_1_x_64_without_batch_norm(small, fit, validation, rho):
-    settings = {"backbone": "test_efficientnet_ln", "dropout": 0.0, "drop_path": 0.0, "sam_rho": rho, "epochs": 2}
+    settings = {
+        "backbone": "test_efficientnet_ln", "fusion_width": 0, "dropout": 0.0, "drop_path": 0.0, "sam_rho": rho,
+        "epochs": 2,
+    }  # fmt: skip
     trainers = [
         Trainer(small.replace({**settings, **shape}), fit, validation, device=CPU)
         for shape in ({"batch_size": 32, "accumulation": 2}, {"batch_size": 64, "accumulation": 1})
@@ -73,46 +76,69 @@ def test_accumulating_2_x_32_equals_1_x_64_without_batch_norm(small, fit, valida
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_one_epoch_equals_a_loop_written_by_hand(small, fit, validation):
-    """SGD, SAM, label smoothing, clipping and OneCycle, each step spelled out with torch's own parts."""
-    recipe = plain(small, epochs=2, sam_rho=0.1, grad_clip=0.5, ema_decay=0.0, batch_size=32, accumulation=1)
+@pytest.mark.parametrize(("adaptive", "rho"), [(False, 0.1), (True, 0.5)])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(32, 1), (16, 2)])
+def test_one_epoch_equals_a_loop_written_by_hand(small, fit, validation, adaptive, rho, batch_size, accumulation):
+    """SGD, SAM, dropout, label smoothing, clipping and OneCycle, each step spelled out with torch's own parts."""
+    recipe = plain(
+        small, fusion_width=0, emotion_heads_weight=0.0, auxiliary_weight=0.0, class_weight_power=0.0, dropout=0.4,
+        epochs=2, sam_rho=rho, sam_adaptive=adaptive, grad_clip=0.5, ema_decay=0.0, batch_size=batch_size,
+        accumulation=accumulation,
+    )  # fmt: skip
+    fit = fit.take(np.arange(88))
     trainer = Trainer(recipe, fit, validation, device=CPU)
     model = Trainer(recipe, fit, validation, device=CPU).model.train()
+    parameters = list(model.parameters())
     optimizer = torch.optim.SGD(
         [
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         ],
         lr=1.0, momentum=0.9, nesterov=True,
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.01, total_steps=2 * 4, div_factor=2.0, final_div_factor=1e4, cycle_momentum=False
+        optimizer, 0.01, total_steps=2 * 3, div_factor=2.0, final_div_factor=1e4, cycle_momentum=False
     )
     seeds = np.random.SeedSequence([0, 0]).generate_state(2, np.uint64)
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(int(seeds[0] >> 1)))
+    order = torch.randperm(88, generator=torch.Generator().manual_seed(int(seeds[0] >> 1)))
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+    def mean_loss(micro_batches, dropout_seed):
+        """Add the gradients of a batch to what is there and return its mean loss."""
+        num_images = sum(map(len, micro_batches))
+        total = 0.0
+        for number, indices in enumerate(micro_batches):
+            x = torch.tensor(fit.pixels)[indices].unsqueeze(1) / 255
+            y = torch.tensor(fit.labels)[indices]
+            with torch.random.fork_rng():
+                torch.manual_seed(dropout_seed + number)
+                logits = model(x)
+            loss = F.cross_entropy(logits, y, label_smoothing=0.1, reduction="sum") / num_images
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
     losses = []
-    for batch in (order[:32], order[32:64], order[64:96], order[96:]):
-        x = torch.tensor(fit.pixels)[batch].unsqueeze(1) / 255
-        y = torch.tensor(fit.labels)[batch]
-        loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
-        losses.append(float(loss.detach()))
-        loss.backward()
-        stored = [p.detach().clone() for p in model.parameters()]
+    for step, batch in enumerate((order[:32], order[32:64], order[64:])):  # of 32, 32 and 24
+        micro_batches = batch.reshape(accumulation, -1)
+        dropout_seed = int(seeds[1] >> 1) + step * accumulation
+        losses.append(mean_loss(micro_batches, dropout_seed))
+        stored = [p.detach().clone() for p in parameters]
         statistics = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
-        norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
         with torch.no_grad():
-            for p in model.parameters():
-                p += 0.1 * p.grad / (norm + 1e-12)
+            scales = [p.abs() if adaptive else torch.ones_like(p) for p in parameters]
+            norm = torch.sqrt(sum(((s * p.grad) ** 2).sum() for s, p in zip(scales, parameters, strict=True)))
+            for s, p in zip(scales, parameters, strict=True):
+                p += rho * s**2 * p.grad / (norm + 1e-12)
         optimizer.zero_grad()
-        F.cross_entropy(model(x), y, label_smoothing=0.1).backward()
+        mean_loss(micro_batches, dropout_seed)
         with torch.no_grad():
-            for p, value in zip(model.parameters(), stored, strict=True):
+            for p, value in zip(parameters, stored, strict=True):
                 p.copy_(value)
             for m, (mean, variance) in zip(norms, statistics, strict=True):
                 m.running_mean.copy_(mean)
                 m.running_var.copy_(variance)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        torch.nn.utils.clip_grad_norm_(parameters, 0.5)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -154,6 +180,19 @@ def test_looksam_takes_the_second_pass_at_every_so_many_steps_of_an_epoch(small,
     curve(trainer)
     epoch = [True, False, True, True] * 2 + [True, False]  # 7 steps: the first, fourth and seventh are full
     assert passes == epoch * 2
+
+
+def test_one_image_that_is_left_over_goes_to_the_batch_before_it(small, fit, validation, monkeypatch):
+    """Alone it would have no batch statistics."""
+    sizes = []
+
+    def watched(pixels, *others):
+        sizes.append(len(pixels))
+        return augment(pixels, *others)
+
+    monkeypatch.setattr(trainer_module, "augment", watched)
+    curve(Trainer(small.replace({"epochs": 2}), fit.take(np.arange(97)), validation, device=CPU))
+    assert sizes == [32, 32, 33] * 2
 
 
 def test_batch_norm_statistics_move_once_per_micro_batch(small, fit, validation):

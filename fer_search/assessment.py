@@ -34,12 +34,12 @@ class Bundle:
         network = load_model(self.recipe, self.directory / FILES["weights"])
         return split_logits(network.to(choose_device()), faces)
 
-    def record(self, faces: Faces) -> dict[str, Any]:
-        """Return what its figures on a part of `faces` must be read with."""
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        """Return what its figures on a part of the faces with this fingerprint must be read with."""
         return {
             "bundle": str(self.directory),
             "recipe_digest": self.recipe.digest(),
-            "same_data_as_training": self.data["fingerprint"] == faces.fingerprint(),
+            "same_data_as_training": self.data["fingerprint"] == fingerprint,
             "views": self.choice.views,
             "temperature": self.choice.temperature[self.choice.views],
         }
@@ -73,16 +73,17 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
     if other:
         _check_unseen(first, other, split=split, faces=faces)
     chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
+    fingerprint = faces.fingerprint()
     logits = first.logits(chosen)
     result = {
         "split": split,
         "label": label,
-        **first.record(faces),
+        **first.record(fingerprint),
         **figures_of(logits, chosen.labels, first.choice),
     }
     if other:
         other_logits = other.logits(chosen)
-        result["against"] = {**other.record(faces), **figures_of(other_logits, chosen.labels, other.choice)}
+        result["against"] = {**other.record(fingerprint), **figures_of(other_logits, chosen.labels, other.choice)}
         ours, theirs = logits[first.choice.views].argmax(1), other_logits[other.choice.views].argmax(1)
         result["paired"] = compare(ours, theirs, chosen.labels)
     return result

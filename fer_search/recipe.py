@@ -127,19 +127,23 @@ class Recipe(BaseModel):
             if off and value != default:
                 problems.append(finding(key, f"must stay {default!r}, since it has no effect while {reason}", value))
         mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
-        probabilities = ("randaugment_probability", "randaugment_probability_fear", "randaugment_probability_sad")
         if mixes and self.mix_probability == 0:
             rule = "must be above 0 (mixing is switched off by mixup_alpha = 0 and cutmix_alpha = 0)"
             problems.append(finding("mix_probability", rule, 0.0))
         if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.cutmix_share in (0, 1):
             rule = "must be above 0 and below 1 (switch off one of the two by mixup_alpha = 0 or cutmix_alpha = 0)"
             problems.append(finding("cutmix_share", rule, self.cutmix_share))
-        if self.randaugment_magnitude > 0 and all(getattr(self, key) == 0 for key in probabilities):
+        if self.randaugment_magnitude > 0 and max(self.randaugment_probabilities) == 0:
             rule = "must be above 0 (RandAugment is switched off by randaugment_magnitude = 0)"
             problems.append(finding("randaugment_probability", rule, 0.0))
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def randaugment_probabilities(self) -> tuple[float, float, float]:
+        """RandAugment's chances: of a fearful face, of a sad one, and of the others."""
+        return self.randaugment_probability_fear, self.randaugment_probability_sad, self.randaugment_probability
 
     @classmethod
     def design(cls) -> Self:

@@ -98,11 +98,6 @@ def run_training(
 
 def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:
     """Measure how much the augmentation gives the emotion away, where it is applied to some more often than others."""
-    probabilities = {
-        recipe.randaugment_probability,
-        recipe.randaugment_probability_fear,
-        recipe.randaugment_probability_sad,
-    }
-    if recipe.randaugment_magnitude == 0 or len(probabilities) == 1:
+    if recipe.randaugment_magnitude == 0 or len(set(recipe.randaugment_probabilities)) == 1:
         return None
     return asdict(leak_probe(recipe))

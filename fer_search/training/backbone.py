@@ -15,24 +15,25 @@ NUM_EARLIER_MAPS = 2
 
 
 class Backbone(nn.Module):
-    """A headless timm network: images (N, 1, H, W) to its final map and the two maps of the strides before it."""
+    """A headless timm network: images (N, 1, H, W) to its final map and the two maps of the strides before it.
 
-    def __init__(self, network: nn.Module) -> None:
+    `shapes` are (channels, height, width) of the three maps, the finest first, for images of `image_size`.
+    """
+
+    def __init__(self, network: nn.Module, image_size: int) -> None:
         super().__init__()
         self.network = network
         num_maps = len(cast(Any, network).feature_info)
         self.indices = list(range(num_maps - 1 - NUM_EARLIER_MAPS, num_maps - 1))
+        with torch.no_grad():
+            maps = self(torch.zeros(1, 1, image_size, image_size))
+        self.shapes: list[tuple[int, int, int]] = [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return three maps (N, C, h, w), the finest first: of the two strides before the last, and the final one."""
         network: Any = self.network
         final, earlier = network.forward_intermediates(images, indices=self.indices, output_fmt="NCHW")
         return [*earlier, final]
-
-    def shapes(self, image_size: int) -> list[tuple[int, int, int]]:
-        """Return (channels, height, width) of the three maps for images of a size."""
-        with torch.no_grad():
-            return [(m.shape[1], m.shape[2], m.shape[3]) for m in self(torch.zeros(1, 1, image_size, image_size))]
 
 
 def build_backbone(recipe: Recipe) -> Backbone:
@@ -54,23 +55,21 @@ def build_backbone(recipe: Recipe) -> Backbone:
     if not active and recipe.drop_path not in (0.0, Recipe.model_fields["drop_path"].default):
         raise _without(recipe, "drop_path", 0.0)
     _drop_unused_layers(network, recipe.image_size)
-    backbone = Backbone(network)
-    shapes = backbone.shapes(recipe.image_size)
+    backbone = Backbone(network, recipe.image_size)
+    shapes = backbone.shapes
     if shapes[-1][0] != network.num_features or any(fine[1] < coarse[1] for fine, coarse in pairwise(shapes)):
         raise ValueError(f"its maps are {shapes}")
     return backbone
 
 
 def _create(recipe: Recipe) -> Any:
-    """Create timm's network, without stochastic depth where it has none and nobody asked for any."""
+    """Create timm's network, without stochastic depth where it has none."""
     settings: dict[str, Any] = {"output_stride": recipe.output_stride} if recipe.output_stride < 32 else {}
     depth = {"drop_path_rate": recipe.drop_path} if recipe.drop_path > 0 else {}
     try:
         return timm.create_model(recipe.backbone, in_chans=1, num_classes=0, **settings, **depth)
     except (TypeError, AssertionError, NotImplementedError) as error:
         if "drop_path_rate" in str(error):
-            if recipe.drop_path != Recipe.model_fields["drop_path"].default:
-                raise _without(recipe, "drop_path", 0.0) from error
             return _create(recipe.replace({"drop_path": 0.0}))
         if settings:
             raise _without(recipe, "output_stride", 32) from error

@@ -62,11 +62,7 @@ def accuracy_bound(recipe: Recipe) -> float:
     """
     if recipe.randaugment_magnitude == 0:
         return 1 / len(EMOTIONS)
-    chances = (
-        recipe.randaugment_probability,
-        recipe.randaugment_probability_fear,
-        recipe.randaugment_probability_sad,
-    )
+    chances = recipe.randaugment_probabilities
     return (1 + (max(chances) - min(chances))) / len(EMOTIONS)
 
 

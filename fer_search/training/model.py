@@ -37,7 +37,7 @@ class EmotionNet(nn.Module):
         super().__init__()
         self.image_size = recipe.image_size
         self.mean, self.std = normalisation(backbone)
-        shapes = backbone.shapes(recipe.image_size)
+        shapes = backbone.shapes
         channels = [shape[0] for shape in shapes]
         self.backbone = backbone
         self.fusion = CrossScaleFusion(channels, recipe.fusion_width) if recipe.fusion_width else None
@@ -113,7 +113,7 @@ def build_model(recipe: Recipe) -> EmotionNet:
         try:
             backbone = build_backbone(recipe).eval()
             model = EmotionNet(backbone, recipe)
-        except InvalidInput:
+        except InvalidInput:  # says already what is wrong, and is a ValueError too
             raise
         except BUILD_ERRORS as error:
             rule = f"must be a convolutional timm model that takes these settings ({error!r})"

@@ -49,4 +49,4 @@ def summarize(recipe: Recipe) -> ModelSummary:
         called = [f"{name}.{index}" for index in range(len(part))] if isinstance(part, nn.ModuleList) else [name]
         flops = sum(sum(counts.get(f"{type(model).__name__}.{path}", {}).values()) for path in called)
         parts.append(Part(name, sum(parameter.numel() for parameter in part.parameters()), flops))
-    return ModelSummary([part for part in parts if part.num_parameters], model.backbone.shapes(recipe.image_size))
+    return ModelSummary([part for part in parts if part.num_parameters], model.backbone.shapes)

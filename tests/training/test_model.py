@@ -67,7 +67,7 @@ def test_with_every_part_off_the_network_is_timms_own_on_normalised_grey_faces()
 )
 def test_three_fields_decide_how_much_is_left_of_48_pixels(changes, sides):
     model = build(**changes, fusion_width=16, self_attention_heads=1)
-    assert [shape[1:] for shape in model.backbone.shapes(model.image_size)] == [(side, side) for side in sides]
+    assert [shape[1:] for shape in model.backbone.shapes] == [(side, side) for side in sides]
     assert model(torch.rand(2, 1, 48, 48)).shape == (2, 7)
 
 

@@ -11,30 +11,44 @@ from fer_search.data.faces import Faces
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import Follower
+from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Event, read_events, read_journal
 from fer_search.recipe import Recipe
-from fer_search.tracking import JournalTracker
+from fer_search.runs import SETTINGS, locked, write_json
+from fer_search.tracking import JournalTracker, Tracker
 
 Follow = Callable[[Event], None]
 """Receives every event of a journal as it happens."""
 
 
 @contextmanager
-def followed(journal: Path, tracker: JournalTracker, follow: Follow | None, *, num_trials: int) -> Iterator[None]:
-    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
-    tracker.connect()
-    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
-    status = "FAILED"
-    try:
-        with ExitStack() as followers:
-            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
-            if follow is not None:
-                followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
+def recorded(
+    directory: Path,
+    settings: Mapping[str, Any],
+    *,
+    title: str,
+    tags: Mapping[str, str],
+    num_trials: int,
+    follow: Follow | None,
+    parent_params: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """Hold a run for this process, put its settings on disk, and pass its journal on while the block runs.
+
+    Raises InvalidInput while another process writes to the run.
+    """
+    tracker = JournalTracker(
+        Tracker(settings["tracking_uri"]),
+        search_id=settings["search_id"],
+        kind=settings["kind"],
+        name=title,
+        tags={**run_tags(settings), **tags},
+        tags_of=recipe_tags,
+        parent_params=parent_params,
+    )
+    with locked(directory):
+        write_json(directory / SETTINGS, settings)
+        with _followed(directory / JOURNAL, tracker, follow, num_trials=num_trials):
             yield
-        ended = [trial for trial in read_journal(journal) if trial.state != "RUNNING"]
-        status = "FINISHED" if len(ended) == num_trials else "KILLED"
-    finally:
-        tracker.close(status)
 
 
 def split_for(faces: Faces, recipe: Recipe) -> Splits:
@@ -90,3 +104,21 @@ def package_versions() -> dict[str, str]:
     """Return the versions that a run depends on."""
     packages = ("fer-search", "torch", "timm", "ray", "optuna", "mlflow")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+@contextmanager
+def _followed(journal: Path, tracker: JournalTracker, follow: Follow | None, *, num_trials: int) -> Iterator[None]:
+    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
+    tracker.connect()
+    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
+    status = "FAILED"
+    try:
+        with ExitStack() as followers:
+            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
+            if follow is not None:
+                followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
+            yield
+        ended = [trial for trial in read_journal(journal) if trial.state != "RUNNING"]
+        status = "FINISHED" if len(ended) == num_trials else "KILLED"
+    finally:
+        tracker.close(status)

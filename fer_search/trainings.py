@@ -7,20 +7,16 @@ from uuid import uuid4
 
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
     check_fingerprint,
     describe_data,
-    followed,
     package_versions,
-    recipe_tags,
-    run_tags,
+    recorded,
     split_for,
 )
-from fer_search.runs import RESULT, SETTINGS, locked, read_json, read_settings, write_json
-from fer_search.tracking import JournalTracker, Tracker
+from fer_search.runs import RESULT, SETTINGS, read_json, read_settings, write_json
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
 from fer_search.training.measurement import measure_training
@@ -69,18 +65,8 @@ def run_training(
         }
     device = choose_device()
     trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
-    tracker = JournalTracker(
-        Tracker(tracking_uri),
-        search_id=settings["search_id"],
-        kind=kind,
-        name=title,
-        tags=run_tags(settings) | tags,
-        tags_of=recipe_tags,
-    )
-    with locked(directory):
-        write_json(directory / SETTINGS, settings)
-        with followed(directory / JOURNAL, tracker, follow, num_trials=1):
-            choice = train_to_end(trainer, directory)
+    with recorded(directory, settings, title=title, tags=tags, num_trials=1, follow=follow):
+        choice = train_to_end(trainer, directory)
     network = load_model(recipe, directory / WEIGHTS).to(device)
     prediction, metrics = measure_training(network, splits)
     result = {

@@ -27,15 +27,13 @@ from fer_search.record import (
     Follow,
     check_fingerprint,
     describe_data,
-    followed,
     package_versions,
-    recipe_tags,
-    run_tags,
+    recorded,
     split_for,
 )
-from fer_search.runs import LEDGER, SETTINGS, locked, read_json, read_settings, run_directory, write_json
+from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
 from fer_search.spaces import check_corners, check_space
-from fer_search.tracking import JournalTracker, Tracker, check_uri, local_store
+from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.training.objective import TrainingObjective
 from fer_search.trainings import run_training
 from fer_search.tuning.run import Resources, check_resources, connected, run_search
@@ -242,19 +240,16 @@ def _run(
     objective = TrainingObjective(
         splits.fit, splits.validation, device="cuda" if resources.gpus else "cpu", threads=resources.cpus
     )
-    tracker = JournalTracker(
-        Tracker(settings["tracking_uri"]),
-        search_id=settings["search_id"],
-        kind="search",
-        name=directory.name,
-        tags=run_tags(settings) | {"space": Path(settings["space_file"]).name},
-        tags_of=recipe_tags,
-        parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
-    )
     with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
-        with locked(directory):
-            write_json(directory / SETTINGS, settings)
-            with followed(directory / JOURNAL, tracker, follow, num_trials=space.num_trials):
-                run_search(objective, space, directory, resources=resources, resume=resume)
+        with recorded(
+            directory,
+            settings,
+            title=directory.name,
+            tags={"space": Path(settings["space_file"]).name},
+            num_trials=space.num_trials,
+            follow=follow,
+            parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
+        ):
+            run_search(objective, space, directory, resources=resources, resume=resume)
     return read_search(directory.name, runs=directory.parent)

@@ -22,10 +22,17 @@ class TrialRecord:
     number: int
     parameters: dict[str, Any]
     started: float
-    state: str = "RUNNING"  # then COMPLETE, PRUNED or FAIL, as in Optuna
+    point: dict[str, Any] = field(default_factory=dict)  # what was searched, in the searcher's terms
+    state: str = "RUNNING"  # or PAUSED at a rung; in the end COMPLETE, PRUNED or FAIL, as in Optuna
     message: str = ""
-    ended: float | None = None
+    passed: int = 0  # the last rung that the trial went beyond
+    end_time: float | None = None
     epochs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the trial will never run again."""
+        return self.state in ("COMPLETE", "PRUNED", "FAIL")
 
     def last(self, metric: str) -> float | None:
         """Return the metric's last value, or None before the first epoch."""
@@ -41,20 +48,30 @@ class Journal:
         if path.exists():
             _cut_partial_line(path)
 
-    def trial_started(self, number: int, parameters: Mapping[str, Any]) -> None:
-        """Record a trial, unless it is there with these parameters; other parameters replace it."""
-        known = self.trials.get(number)
-        if known is None or known.parameters != parameters:
-            self._append({"event": "trial_started", "trial": number, "parameters": dict(parameters)})
+    def trial_started(
+        self, number: int, parameters: Mapping[str, Any], *, point: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a trial, unless it is there."""
+        if number not in self.trials:
+            event = {"event": "trial_started", "trial": number, "parameters": dict(parameters)}
+            self._append(event if point is None else {**event, "point": dict(point)})
 
     def epoch_ended(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch, unless a run before an interruption did so."""
         if len(self.trials[number].epochs) < epoch:
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
 
+    def trial_paused(self, number: int) -> None:
+        """Record a trial that waits at a rung; it may be promoted later."""
+        self._append({"event": "trial_paused", "trial": number})
+
+    def trial_promoted(self, number: int, rung: int) -> None:
+        """Record a trial that goes on beyond a rung."""
+        self._append({"event": "trial_promoted", "trial": number, "rung": rung})
+
     def trial_ended(self, number: int, state: str, message: str = "") -> None:
-        """Record how a trial ended: COMPLETE, PRUNED or FAIL; a repetition after an interruption may end otherwise."""
-        if self.trials[number].state != state:
+        """Record how a trial ended, COMPLETE, PRUNED or FAIL, unless it is known."""
+        if not self.trials[number].ended:
             self._append({"event": "trial_ended", "trial": number, "state": state, "message": message})
 
     def _append(self, event: Event) -> None:
@@ -70,12 +87,16 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
     number = event["trial"]
     match event["event"]:
         case "trial_started":
-            trials[number] = TrialRecord(number, event["parameters"], event["time"])
+            trials[number] = TrialRecord(number, event["parameters"], event["time"], event.get("point", {}))
         case "epoch_ended":
             trials[number].epochs.append(event["metrics"])
+        case "trial_paused":
+            trials[number].state = "PAUSED"
+        case "trial_promoted":
+            trials[number].state, trials[number].passed = "RUNNING", event["rung"]
         case "trial_ended":
             record = trials[number]
-            record.state, record.message, record.ended = event["state"], event["message"], event["time"]
+            record.state, record.message, record.end_time = event["state"], event["message"], event["time"]
 
 
 def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:

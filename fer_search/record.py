@@ -118,7 +118,7 @@ def _followed(journal: Path, tracker: JournalTracker, follow: Follow | None, *, 
             if follow is not None:
                 followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
             yield
-        ended = [trial for trial in read_journal(journal) if trial.state != "RUNNING"]
+        ended = [trial for trial in read_journal(journal) if trial.ended]
         status = "FINISHED" if len(ended) == num_trials else "KILLED"
     finally:
         tracker.close(status)

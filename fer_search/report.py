@@ -21,7 +21,7 @@ NUM_SHOWN_SIDE_BY_SIDE = 5
 TARGET_ACCURACY = 0.79
 """What the project's design aims for on PublicTest."""
 NUM_PUBLIC_IMAGES = 3_589
-STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan", "PAUSED": "blue"}
 
 
 def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
                 "high": high,
                 "difference_to_first": difference,
                 "message": trial.message,
-                "parameters": {key: trial.parameters[key] for key in space.domains},
+                "parameters": {key: trial.parameters[key] for key in space.searched},
             }
         )
     return rows
@@ -218,6 +218,10 @@ def event_line(event: Event, *, num_epochs: int | None) -> str:
                 f"{trial}  epoch {epoch}  val_accuracy {values['val_accuracy']:.4f}  "
                 f"train_loss {values['train_loss']:.4f}  {values['images_per_second']:.0f} images/s"
             )
+        case "trial_paused":
+            return f"{trial}  waits"
+        case "trial_promoted":
+            return f"{trial}  goes on after epoch {event['rung']}"
         case "trial_ended":
             return f"{trial}  {event['state']}{'  ' + event['message'] if event['message'] else ''}"
         case _:

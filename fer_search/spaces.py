@@ -1,6 +1,5 @@
 """Space files against the recipe and the network: everything that a trial would stumble over, before any starts."""
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from fer_search.training.backbone import backbone_problems
 from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
 from fer_search.training.trainer import COMPARABLE_METRICS, num_steps
-from fer_search.tuning.space import Space, ends, read_space
+from fer_search.tuning.space import Space
+from fer_search.tuning.space_file import read_space
 
 # What decides which images a trial learns from and is judged on: results of trials that differ in it do not compare.
 SPLIT_FIELDS = ("split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates")
@@ -31,8 +31,6 @@ def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
     problems = [problem(source, f"space.{key}", rule, domains[key]) for key in SPLIT_FIELDS if key in domains]
     if search.get("resource", "epochs") != "epochs":
         problems.append(problem(source, "search.resource", "must be epochs", search["resource"]))
-    if problems:
-        raise InvalidInput(problems)
 
     def check(values: Mapping[str, Any]) -> list[str]:
         if problems := Recipe.problems(values):
@@ -42,7 +40,13 @@ def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
         return backbone_problems(values["backbone"])
 
     defaults = Recipe().model_dump()
-    return read_space(table, source=source, defaults=defaults, check=check, metrics=COMPARABLE_METRICS)
+    try:
+        space = read_space(table, source=source, defaults=defaults, check=check, metrics=COMPARABLE_METRICS)
+    except InvalidInput as error:
+        problems += error.problems
+    if problems:
+        raise InvalidInput(problems)
+    return space
 
 
 def check_corners(space: Space, *, num_images: int, source: Path) -> None:
@@ -50,14 +54,16 @@ def check_corners(space: Space, *, num_images: int, source: Path) -> None:
 
     Raises InvalidInput with what the first bad combination's trial would have raised.
     """
-    start = Recipe.build({**space.parameters, **space.first_point}, source=source)
-    for recipe in _corners(space, start, NETWORK_FIELDS):
+    for recipe in _corners(space, NETWORK_FIELDS, source):
         initial_model(recipe)
-    for recipe in _corners(space, start, STEP_FIELDS):
+    for recipe in _corners(space, STEP_FIELDS, source):
         check_rise(recipe, num_steps(num_images, recipe))
 
 
-def _corners(space: Space, start: Recipe, fields: tuple[str, ...]) -> list[Recipe]:
-    searched = [key for key in fields if key in space.domains]
-    values = itertools.product(*(ends(space.domains[key]) for key in searched))
-    return [start.replace(dict(zip(searched, each, strict=True))) for each in values]
+def _corners(space: Space, fields: tuple[str, ...], source: Path) -> list[Recipe]:
+    """Return a recipe for each combination of values of `fields`: what decides on these may differ in vain."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for point in space.corners(fields):
+        values = space.complete(point)
+        found.setdefault(tuple(values[key] for key in fields), values)
+    return [Recipe.build(values, source=source) for values in found.values()]

@@ -111,13 +111,9 @@ class Tracker:
         """End a run as FINISHED, KILLED or FAILED."""
         self.client.set_terminated(run_id, status, None if time is None else int(time * 1000))
 
-    def reopen_run(self, run_id: str) -> None:
-        """Mark a run as running (again)."""
-        self.client.update_run(run_id, status="RUNNING")
-
-    def delete_run(self, run_id: str) -> None:
-        """Move a run to MLflow's trash."""
-        self.client.delete_run(run_id)
+    def set_status(self, run_id: str, status: str) -> None:
+        """Mark a run as RUNNING (again), or as SCHEDULED while it waits at a rung."""
+        self.client.update_run(run_id, status=status)
 
     def status(self, run_id: str) -> str:
         """Return a run's status."""
@@ -177,7 +173,6 @@ class JournalTracker:
         self.tags_of, self.parent_params = tags_of, parent_params
         self._runs: dict[str, str] | None = None
         self._open: dict[int, str] = {}
-        self._parameters: dict[int, Any] = {}
 
     def connect(self) -> None:
         """Connect now: making a new store keeps Python busy for seconds, which would slow a training beside it."""
@@ -199,6 +194,10 @@ class JournalTracker:
                     self.tracker.log_epoch(
                         self._open[number], epoch=event["epoch"], metrics=event["metrics"], time=time
                     )
+                case "trial_paused" if number in self._open:
+                    self.tracker.set_status(self._open[number], "SCHEDULED")
+                case "trial_promoted" if number in self._open:
+                    self.tracker.set_status(self._open[number], "RUNNING")
                 case "trial_ended":
                     run_id = self._runs[self._key(number)]
                     self.tracker.set_tags(run_id, {"state": event["state"], "message": event["message"]})
@@ -231,16 +230,12 @@ class JournalTracker:
                     tags={**self.tags, "kind": self.kind},
                 )  # fmt: skip
             self.tracker.log_params(runs["search"], self.parent_params)
-            self.tracker.reopen_run(runs["search"])
+            self.tracker.set_status(runs["search"], "RUNNING")
         return runs
 
     def _open_trial(self, runs: dict[str, str], number: int, parameters: Mapping[str, Any], time: float) -> None:
         child = self.parent_params is not None
         key = self._key(number)
-        if key in runs and self._parameters.get(number, parameters) != parameters:
-            self.tracker.delete_run(runs[key])  # started anew with other parameters: the first never counted
-            del runs[key]
-        self._parameters[number] = parameters
         if key not in runs:
             runs[key] = self.tracker.create_run(
                 search_id=self.search_id,
@@ -253,7 +248,7 @@ class JournalTracker:
         elif self.tracker.status(runs[key]) == "FINISHED":
             return  # complete before the restart
         self.tracker.log_params(runs[key], parameters)
-        self.tracker.reopen_run(runs[key])
+        self.tracker.set_status(runs[key], "RUNNING")
         self._open[number] = runs[key]
 
     def _key(self, number: int) -> str:

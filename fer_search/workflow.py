@@ -63,7 +63,7 @@ class SearchResult:
     @property
     def complete(self) -> bool:
         """Whether all trials were run to their end."""
-        return len(self.trials) == self.space.num_trials and all(t.state != "RUNNING" for t in self.trials)
+        return len(self.trials) == self.space.num_trials and all(trial.ended for trial in self.trials)
 
     def leaderboard(self) -> list[TrialRecord]:
         """Return the trials, best first."""
@@ -102,7 +102,7 @@ def search(
     if num_trials is not None:
         table["search"] = {**table.get("search", {}), "num_trials": num_trials}
     space = check_space(table, source=space_file)
-    recipe = Recipe.build({**space.parameters, **space.first_point}, source=space_file)
+    recipe = Recipe.build(space.complete(space.first_point), source=space_file)
     faces = load_faces(data)
     splits = split_for(faces, recipe)
     check_corners(space, num_images=len(splits.fit), source=space_file)
@@ -117,25 +117,21 @@ def search(
         "parameters": space.parameters,
         "resources": asdict(resources),
         "address": address,
-        "directory": str(directory),
         "tracking_uri": uri,
         "data": describe_data(data, faces, splits),
         "versions": package_versions(),
     }
-    return _run(directory, settings, space, splits, follow, resume=False)
+    return _run(directory, settings, space, splits, follow)
 
 
 def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:
     """Go on with an interrupted search where it was, on the same data."""
     result = read_search(name, runs=runs)
     settings = result.settings
-    if settings["directory"] != str(result.directory):  # Ray's saved state holds absolute paths
-        rule = f"must be where the search began, {settings['directory']}"
-        raise InvalidInput(problem(result.directory, "directory", rule, str(result.directory)))
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
-    recipe = Recipe.build({**result.space.parameters, **result.space.first_point})
-    return _run(result.directory, settings, result.space, split_for(faces, recipe), follow, resume=True)
+    recipe = Recipe.build(result.space.complete(result.space.first_point))
+    return _run(result.directory, settings, result.space, split_for(faces, recipe), follow)
 
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
@@ -234,7 +230,7 @@ def default_resources() -> Resources:
 
 
 def _run(
-    directory: Path, settings: dict[str, Any], space: Space, splits: Splits, follow: Follow | None, *, resume: bool
+    directory: Path, settings: dict[str, Any], space: Space, splits: Splits, follow: Follow | None
 ) -> SearchResult:
     resources = Resources(**settings["resources"])
     objective = TrainingObjective(
@@ -251,5 +247,5 @@ def _run(
             follow=follow,
             parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
         ):
-            run_search(objective, space, directory, resources=resources, resume=resume)
+            run_search(objective, space, directory, resources=resources, address=settings["address"])
     return read_search(directory.name, runs=directory.parent)

@@ -39,10 +39,14 @@ def test_a_line_cut_off_by_a_kill_is_removed_and_the_rest_is_kept(tmp_path):
     assert [json.loads(line)["event"] for line in lines] == ["trial_started"] + ["epoch_ended"] * 3
 
 
-def test_a_trial_that_starts_again_with_other_parameters_replaces_the_first(tmp_path):
-    filled(tmp_path / "j").trial_started(0, {"x": 2})
-    (record,) = read_journal(tmp_path / "j")
-    assert (record.parameters, record.epochs) == ({"x": 2}, [])
+def test_a_trial_that_waits_and_goes_on_has_passed_the_rung(tmp_path):
+    journal = filled(tmp_path / "j")
+    journal.trial_paused(0)
+    assert [(record.state, record.passed, record.ended) for record in read_journal(tmp_path / "j")] == [
+        ("PAUSED", 0, False)
+    ]
+    journal.trial_promoted(0, 2)
+    assert [(record.state, record.passed) for record in read_journal(tmp_path / "j")] == [("RUNNING", 2)]
 
 
 def test_a_follower_receives_every_event_in_order_also_what_comes_later(tmp_path):
@@ -82,12 +86,9 @@ def test_what_was_never_taken_is_announced(tmp_path, caplog):
     assert any("MLflow: 3 events were not taken" in message for message in caplog.messages)
 
 
-def test_a_trial_that_ends_otherwise_when_it_is_repeated_has_its_last_end(tmp_path):
+def test_a_trial_ends_once(tmp_path):
     journal = filled(tmp_path / "j")
     journal.trial_ended(0, "PRUNED")
-    journal.trial_ended(0, "PRUNED")
-    journal.epoch_ended(0, 3, {"score": 0.9})
     journal.trial_ended(0, "COMPLETE")
     (record,) = read_journal(tmp_path / "j")
-    assert (record.state, len(record.epochs)) == ("COMPLETE", 3)
-    assert len(list(read_events(tmp_path / "j"))) == 6
+    assert (record.state, record.ended) == ("PRUNED", True)

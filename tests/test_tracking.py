@@ -92,14 +92,22 @@ def test_two_searches_in_one_store_do_not_mix(store, journal):
         check(store, search_id)
 
 
-def test_a_trial_that_was_started_again_with_other_parameters_has_one_run(store, journal):
-    journal.trial_started(3, {"x": 9, "rate": 0.1})
-    journal.epoch_ended(3, 1, {"score": 0.9})
+def test_a_trial_that_waits_at_a_rung_is_scheduled_and_runs_again_when_it_is_promoted(store, tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    statuses = []
     tracker = tracker_for(store, "e")
-    play(journal.path, tracker)
-    tracker.close("FINISHED")
-    _, _, children = runs_of(store, "e")
-    assert [run.data.params["x"] for run in children] == ["0", "1", "2", "9"]
+    journal.trial_started(0, {"x": 1})
+    for step in (
+        lambda: journal.epoch_ended(0, 1, {"score": 0.5}),
+        lambda: journal.trial_paused(0),
+        lambda: journal.trial_promoted(0, 1),
+        lambda: journal.trial_ended(0, "COMPLETE"),
+    ):
+        step()
+        play(journal.path, tracker)
+        _, _, (child,) = runs_of(store, "e")
+        statuses.append(child.info.status)
+    assert statuses == ["RUNNING", "SCHEDULED", "RUNNING", "FINISHED"]
 
 
 def test_a_training_is_one_run_without_a_parent(store, tmp_path):
@@ -125,7 +133,7 @@ def test_a_server_that_is_away_raises_from_receive_and_never_from_connect_or_clo
     assert any("MLflow" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize("call", ["create_run", "log_params", "reopen_run", "log_epoch", "end_run", "set_tags"])
+@pytest.mark.parametrize("call", ["create_run", "log_params", "set_status", "log_epoch", "end_run", "set_tags"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(store, journal, monkeypatch, call, moment):
     search_id = f"{call} {moment}"

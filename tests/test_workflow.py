@@ -192,12 +192,14 @@ def test_a_search_on_other_data_than_it_began_with_is_not_resumed(runs, monkeypa
         workflow.resume("demo", runs=runs)
 
 
-def test_a_search_that_was_moved_is_not_resumed(runs, tmp_path):
+def test_a_search_that_was_moved_goes_on_where_it_is(runs, tmp_path):
     import shutil
 
     shutil.copytree(runs / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("ray", "bundle", "retrain"))
-    with pytest.raises(InvalidInput, match="directory: must be where the search began"):
-        workflow.resume("demo", runs=tmp_path)
+    moved = workflow.resume("demo", runs=tmp_path)
+    assert moved.complete
+    assert moved.directory == tmp_path / "demo"
+    assert moved.trials == workflow.read_search("demo", runs=runs).trials
 
 
 def test_a_run_that_another_process_writes_to_is_left_alone(runs):

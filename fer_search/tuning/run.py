@@ -15,13 +15,14 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME, TrialRecord, read_journal
-from fer_search.tuning.callback import JournalCallback
+from fer_search.journal import FILE_NAME, Journal
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
-from fer_search.tuning.scheduler import SuccessiveHalving
-from fer_search.tuning.searcher import OptunaSearcher
+from fer_search.tuning.scheduler import FailureCallback, StateScheduler
+from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.space import Space
+from fer_search.tuning.state import SearchState
 
+CHECKPOINTS = "checkpoints"
 RAY_DIRECTORY = "ray"
 MAX_FAILURES = 2
 REACH_SECONDS = 5.0
@@ -43,28 +44,41 @@ def run_search(
     *,
     resources: Resources,
     address: str | None = None,
-    resume: bool = False,
-) -> None:
-    """Search `space` for the parameters with which `objective` reports the largest metric; return when it is done.
+) -> bool:
+    """Search `space` for the parameters with which `objective` reports the largest metric; return whether it is done.
 
-    What happens is written to `directory`/journal.jsonl as it happens. Without `address` an embedded Ray is started and
-    stopped again; on a cluster, `directory` must be one that every node reaches. With `resume` the search in
-    `directory` goes on where it was. Raises InvalidInput if no node can run a trial.
+    What happens is written to `directory`/journal.jsonl as it happens; a search that is there goes on where it was.
+    Without `address` an embedded Ray is started and stopped again; on a cluster, `directory` must be one that every
+    node reaches. Raises InvalidInput if no node can run a trial.
     """
     directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
+    checkpoints = directory / CHECKPOINTS
     with connected(address):
         check_resources(resources)
+        slots = resources.max_concurrent or _num_slots(resources, address)
+        state = SearchState(space, Journal(directory / FILE_NAME), max_concurrent=slots)
         trainable = tune.with_resources(
-            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=space.metric, horizon=space.horizon),
+            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=space.metric, checkpoints=checkpoints),
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
-        if resume and tune.Tuner.can_restore(directory / RAY_DIRECTORY):
-            tuner = tune.Tuner.restore(str(directory / RAY_DIRECTORY), trainable, resume_unfinished=True)
-        else:
-            tuner = _new_tuner(trainable, space, directory, resources)
-        tuner.fit()
-    if len(trials := read_journal(directory / FILE_NAME)) == space.num_trials:
-        _remove_checkpoints(directory, trials)
+        if not state.finished:
+            _tuner(trainable, state, directory).fit()
+    if state.finished:
+        state.close()
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return state.finished
+
+
+def _num_slots(resources: Resources, address: str | None) -> int:
+    """Return how many trials fit at once, or 0 where nodes may come and go.
+
+    Tune asks for one trial more than fits, so that an autoscaler sees the demand; it would be suggested too early.
+    """
+    if address is not None:
+        return 0
+    found = ray.cluster_resources()
+    slots = [found[kind] // amount for kind, amount in (("CPU", resources.cpus), ("GPU", resources.gpus)) if amount]
+    return int(min(slots))
 
 
 def check_resources(resources: Resources) -> None:
@@ -84,22 +98,13 @@ def check_resources(resources: Resources) -> None:
     raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
 
 
-def _remove_checkpoints(directory: Path, trials: list[TrialRecord]) -> None:
-    """Free the disk of the checkpoints of a complete search: Ray keeps them for ever, and nothing resumes from them."""
-    if all(trial.state != "RUNNING" for trial in trials):
-        for checkpoint in (directory / RAY_DIRECTORY).glob("trial_*/checkpoint_*"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resources) -> tune.Tuner:
-    searcher = OptunaSearcher(space)
+def _tuner(trainable: Any, state: SearchState, directory: Path) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=SuccessiveHalving(searcher),
-            num_samples=space.num_trials,
-            max_concurrent_trials=resources.max_concurrent or None,
+            search_alg=StateSearcher(state),
+            scheduler=StateScheduler(state, directory / CHECKPOINTS),
+            num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             trial_dirname_creator=_trial_name,
             trial_name_creator=_trial_name,
@@ -107,25 +112,23 @@ def _new_tuner(trainable: Any, space: Space, directory: Path, resources: Resourc
         run_config=tune.RunConfig(
             name=RAY_DIRECTORY,
             storage_path=str(directory),
-            # A kill may come before the experiment's state names the newest checkpoint, so the one before is kept too;
-            # should even that be gone, ObjectiveTrainable.restore starts the trial again.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[JournalCallback(directory / FILE_NAME, horizon=space.horizon)],
+            callbacks=[FailureCallback(state, directory / "errors")],
             verbose=0,
         ),
     )
 
 
 def _trial_name(trial: Trial) -> str:
-    return f"trial_{trial.config['trial']:05d}"
+    return f"trial_{trial.config['trial']:05d}_{trial.trial_id}"
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start an embedded Ray; a connection that was there before is used."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # save the experiment's state every second, not every ten
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # a search goes on from its journal, not from Ray's state
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield

@@ -1,46 +1,67 @@
-"""Successive halving that keeps no state of its own, so that there is none to lose.
+"""The search's state behind Ray Tune's TrialScheduler interface."""
 
-Ray's ASHAScheduler is not saved with an experiment: after a restart its rungs are empty and nothing is stopped
-(ray#30838). Here a rung is a view of the results that the searcher keeps and restores.
-"""
-
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from fer_search.tuning.searcher import OptunaSearcher
+from fer_search.tuning.checkpoints import TrialCheckpoints
+from fer_search.tuning.objective import trial_directory
+from fer_search.tuning.state import SearchState
 
 
-class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
-    """Asynchronous successive halving (ASHA, Li et al. 2020, https://arxiv.org/abs/1810.05934), the stopping variant.
+class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+    """Tells the state what workers report, and Ray whether they go on.
 
-    At each rung a trial goes on if its result is within the best 1/eta of the results that reached the rung before it.
-    A resumed trial reports only the steps after its checkpoint, so it never writes into a rung below.
+    Ray's own ASHAScheduler is not saved with an experiment: after a restart its rungs are empty (ray#30838).
     """
 
-    def __init__(self, searcher: OptunaSearcher) -> None:
+    def __init__(self, state: SearchState, checkpoints: Path) -> None:
         super().__init__()
-        self.searcher = searcher
-        self.rungs = searcher.space.rungs
-        self.eta = searcher.space.eta
+        self.state, self.checkpoints = state, checkpoints
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Accept Tune's call; metric and mode are those of the searcher."""
+        """Accept Tune's call; metric and mode are the space's."""
         return True
 
-    @property
-    def metric(self) -> str:
-        """The name of the compared result."""
-        return str(self.searcher.metric)
-
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop a trial that is weak at a rung."""
-        step = int(result["training_iteration"])
-        if step not in self.rungs or self.searcher.has_passed(trial.config["trial"], step):
-            return str(TrialScheduler.CONTINUE)
-        before = self.searcher.values_at(step, besides=trial.config["trial"])
-        if before and result[self.metric] < np.percentile(before, 100 * (1 - 1 / self.eta)):
+        """Record a report and decide."""
+        number = trial.config["trial"]
+        if "diverged" in result:
+            self.state.fail(number, f"diverged: {result['diverged']}")
+            self._free_disk(number)
             return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+        prefix = "metrics/"  # Tune hands over a flattened result
+        metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
+        goes_on = self.state.report(number, result["epoch"], metrics)
+        if goes_on:
+            return str(TrialScheduler.CONTINUE)
+        self._free_disk(number)
+        return str(TrialScheduler.STOP)
+
+    def _free_disk(self, number: int) -> None:
+        """Remove what a trial that has stopped no longer needs."""
+        stored = TrialCheckpoints(trial_directory(self.checkpoints, number))
+        if self.state.journal.trials[number].ended:
+            stored.remove()
+        else:
+            stored.keep(1)
+
+
+class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Tells the state of a trial that Ray gave up after its retries, and keeps the tracebacks in `directory`."""
+
+    def __init__(self, state: SearchState, directory: Path) -> None:
+        self.state, self.directory = state, directory
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record the failure; Ray's own copy is in a directory that ends with it."""
+        number = trial.config["trial"]
+        text = Path(trial.error_file).read_text(errors="replace")
+        path = self.directory / f"trial_{number:05d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
+        self.state.fail(number, f"{reason} (see {path})")

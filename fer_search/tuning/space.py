@@ -1,47 +1,98 @@
-"""Read a search space file and check all of it before anything starts.
+"""A search space as a value: what is searched, where each parameter applies, and which points come first.
 
-The file is TOML: `[search]` says how to search, `[base]` fixes parameters, `[space.<parameter>]` gives a domain. The
-parameters' names, types and bounds are not known here: the caller passes its defaults and a check, and a domain is
-valid if each of its ends builds a valid parameter set together with `[base]`.
+A point is what Optuna stores of a trial: a value for each dimension that applies to it. The trial itself runs the
+complete parameter set of its point. Nothing here knows files or what the parameters mean.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import CategoricalDistribution as Categorical
 from optuna.distributions import FloatDistribution as Real
 from optuna.distributions import IntDistribution as Integer
 
-from fer_search.errors import InvalidInput, nearest_name, problem
-
 Distribution = Categorical | Real | Integer
-Check = Callable[[Mapping[str, Any]], list[str]]
-"""Returns `<key>: <rule>, got <value>` for everything wrong with a complete parameter set."""
+Point = dict[str, Any]
 
-SEARCH_DEFAULTS: dict[str, Any] = {
-    "resource": "epochs", "metric": "val_accuracy", "num_trials": 50, "eta": 3, "first_rung": 0, "seed": 0,
-}  # fmt: skip
-SEARCH_MINIMA = {"num_trials": 1, "eta": 2, "first_rung": 1, "seed": 0}
-DOMAIN_KEYS = ("low", "high", "log", "step", "choices", "default")
+
+@dataclass(frozen=True)
+class Prior:
+    """Where good values of a range are expected: a normal distribution in the unit interval, cut off at its ends."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One domain of one parameter, and where it applies.
+
+    `name` is Optuna's: the parameter's own, and `parameter[condition]` where the parameter has several domains.
+    `when` maps other parameters to the values that each must have one of. `default` is the value where nobody chooses
+    one, as in the first trial. `prior` is a Prior for a range, and a probability for each of the choices otherwise.
+    """
+
+    name: str
+    parameter: str
+    domain: Distribution
+    default: Any
+    when: Mapping[str, tuple[Any, ...]]
+    prior: Prior | tuple[float, ...] | None
+
+    def applies(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether the dimension is searched beside the values `parameters` of what its condition names."""
+        return all(parameters[key] in values for key, values in self.when.items())
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """Ask Optuna for a value."""
+        domain = self.domain
+        if isinstance(domain, Categorical):
+            return trial.suggest_categorical(self.name, domain.choices)
+        if isinstance(domain, Integer):
+            return trial.suggest_int(self.name, domain.low, domain.high, step=domain.step, log=domain.log)
+        return trial.suggest_float(self.name, domain.low, domain.high, step=domain.step, log=domain.log)
 
 
 @dataclass(frozen=True)
 class Space:
-    """A checked search space; `parameters` holds the complete default parameter set with `[base]` applied."""
+    """A checked search space.
+
+    `parameters` is the complete default parameter set with `[base]` applied, which a parameter has its value from
+    where it is not searched. `dimensions` are by name, each behind those that its condition is about. `points` are
+    those of the first trials, in their order. `searcher` is curves, tpe or random; `scheduler` is promotion, stopping
+    or none.
+    """
 
     parameters: dict[str, Any]
-    domains: dict[str, Distribution]
-    first_point: dict[str, Any]
+    dimensions: dict[str, Dimension]
+    points: tuple[Point, ...]
     resource: str
     metric: str
+    searcher: str
+    scheduler: str
     num_trials: int
     eta: int
     first_rung: int
     seed: int
+
+    @property
+    def domains(self) -> dict[str, Distribution]:
+        """Optuna's distribution of each dimension, by its name."""
+        return {name: dimension.domain for name, dimension in self.dimensions.items()}
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The parameters that are searched, each once, whatever the number of its domains."""
+        return tuple(dict.fromkeys(dimension.parameter for dimension in self.dimensions.values()))
+
+    @property
+    def first_point(self) -> Point:
+        """The point of trial 0, the space's own settings."""
+        return self.points[0]
 
     @property
     def horizon(self) -> int:
@@ -50,220 +101,97 @@ class Space:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The resources at which weak trials are stopped: from `first_rung`, each `eta` times the one before."""
-        count = 0 if self.first_rung >= self.horizon else math.ceil(math.log(self.horizon / self.first_rung, self.eta))
+        """The resources at which trials are compared: from `first_rung`, each `eta` times the one before.
+
+        Empty where the scheduler is none.
+        """
+        if self.scheduler == "none" or self.first_rung >= self.horizon:
+            return ()
+        count = math.ceil(math.log(self.horizon / self.first_rung, self.eta))
         levels = (self.first_rung * self.eta**k for k in range(count + 1))
         return tuple(level for level in levels if level < self.horizon)
 
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """Ask Optuna for the value of each dimension that applies, and return them as a point."""
+        return self._walk(lambda dimension: dimension.suggest(trial))[0]
 
-def read_space(
-    table: Mapping[str, Any], *, source: Path, defaults: Mapping[str, Any], check: Check, metrics: Iterable[str]
-) -> Space:
-    """Check the parsed TOML `table` of the file `source`; raises InvalidInput with all problems of the file.
+    def fill(self, values: Mapping[str, Any]) -> Point:
+        """Return the point with these values, by dimension, where they apply, and the defaults of the others."""
+        return self._walk(lambda dimension: values.get(dimension.name, dimension.default))[0]
 
-    `defaults` is the complete default parameter set; `metrics` are the names that an epoch reports.
-    """
-    reader = _Reader(source, defaults, check)
-    space = reader.read(table, set(metrics))
-    if reader.problems:
-        raise InvalidInput(reader.problems)
-    assert space is not None
-    return space
+    def complete(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the complete parameter set of a point; raises KeyError where a dimension that applies has no value."""
+        return self._walk(lambda dimension: point[dimension.name])[1]
 
+    def corners(self, parameters: Collection[str]) -> list[Point]:
+        """Return the points at all combinations of the ends of `parameters`, in every setting of what decides on them.
 
-class _Reader:
-    """Collects the problems of one file while it is read."""
+        The ends of choices are all of them. What is neither among `parameters` nor decides keeps its default.
+        """
+        own = {name: ends(self.dimensions[name].domain) for name in self._named(parameters)}
+        return self._combinations({**own, **self._telling_values(parameters)})
 
-    def __init__(self, source: Path, defaults: Mapping[str, Any], check: Check) -> None:
-        self.source, self.defaults, self.check = source, defaults, check
-        self.problems: list[str] = []
+    def settings(self, parameters: Collection[str]) -> list[Point]:
+        """Return points between which every condition that decides on `parameters` changes; the first point first.
 
-    def read(self, table: Mapping[str, Any], metrics: set[str]) -> Space | None:
-        for key in table:
-            if key not in ("search", "base", "space"):
-                self._add(
-                    key,
-                    f"must be one of the tables search, base, space{nearest_name(key, ('search', 'base', 'space'))}",
-                    table[key],
-                )
-        search, base, domains = (self._table(table, key) for key in ("search", "base", "space"))
-        settings = self._search(search, metrics)
-        resource = settings["resource"]
-        parameters = {**self.defaults, **base}
-        self.problems += [f"{self.source}: base.{line}" for line in self.check(parameters)]
-        if not domains:
-            self._add("space", "must name at least one parameter to search", domains)
-        if resource in domains:
-            self._add(
-                f"space.{resource}",
-                "must not be searched, since it is the resource that trials are compared at",
-                domains[resource],
-            )
-        elif not _is_int(parameters.get(resource)):
-            self._add("search.resource", "must name a whole-number parameter", resource)
-        for key in sorted(base.keys() & domains.keys()):
-            self._add(f"base.{key}", "must not be fixed here and searched in [space] at once", base[key])
-        # A domain is judged by building parameter sets from it, which needs a sound base.
-        sound = dict(self.defaults) if self.problems else parameters
-        read = {key: self._domain(key, domain) for key, domain in domains.items()}
-        found = {key: domain for key, domain in read.items() if domain is not None}
-        self._check_ends(found, sound)
-        horizon = parameters.get(resource)
-        if isinstance(horizon, int) and settings["first_rung"] >= horizon > 0:
-            self._add("search.first_rung", f"must be below the horizon, {resource} = {horizon}", settings["first_rung"])
-        if not self.problems:
-            self._check_together(found, parameters)
-        if self.problems:
-            return None
-        distributions = {key: distribution for key, (distribution, _) in found.items()}
-        first_point = {key: default for key, (_, default) in found.items()}
-        first_rung = settings["first_rung"] or max(1, math.ceil(parameters[resource] / 3))
-        return Space(
-            parameters=parameters,
-            domains=distributions,
-            first_point=first_point,
-            **{**settings, "first_rung": first_rung},
-        )
+        What decides takes its default, its ends, every value that a condition names and one that none does; the others
+        keep their defaults.
+        """
+        return self._combinations(self._telling_values(parameters))
 
-    def _search(self, search: Mapping[str, Any], metrics: set[str]) -> dict[str, Any]:
-        settings = dict(SEARCH_DEFAULTS)
-        for key, value in search.items():
-            if key not in SEARCH_DEFAULTS:
-                self._add(
-                    f"search.{key}", f"must be a setting of the search{nearest_name(key, SEARCH_DEFAULTS)}", value
-                )
-            elif key in SEARCH_MINIMA and not (_is_int(value) and SEARCH_MINIMA[key] <= value < 2**32):
-                self._add(f"search.{key}", f"must be a whole number from {SEARCH_MINIMA[key]}", value)
-            elif key not in SEARCH_MINIMA and not isinstance(value, str):
-                self._add(f"search.{key}", "must be a name", value)
-            elif key == "resource" and value not in self.defaults:
-                self._add("search.resource", f"must name a parameter{nearest_name(str(value), self.defaults)}", value)
-            elif key == "metric" and value not in metrics:
-                self._add("search.metric", f"must be one of {', '.join(sorted(metrics))}", value)
-            else:
-                settings[key] = value
-        return settings
+    def deciding(self, parameters: Collection[str]) -> set[str]:
+        """Return what the conditions of `parameters` are about, and what in turn the conditions of these are about."""
+        found: set[str] = set()
+        for dimension in reversed(self.dimensions.values()):  # a condition is about what stands before it
+            if dimension.parameter in found or dimension.parameter in parameters:
+                found |= dimension.when.keys()
+        return found
 
-    def _domain(self, key: str, domain: Any) -> tuple[Distribution, Any] | None:
-        """Return one parameter's distribution and its value in the first trial, or None after a problem."""
-        name = f"space.{key}"
-        before = len(self.problems)
-        if key not in self.defaults:
-            self._add(name, f"must be a parameter{nearest_name(key, self.defaults)}", domain)
-        elif not isinstance(domain, Mapping):
-            self._add(name, "must be a table with low and high, or with choices", domain)
-        else:
-            for unknown in domain.keys() - set(DOMAIN_KEYS):
-                self._add(
-                    f"{name}.{unknown}",
-                    f"must be one of {', '.join(DOMAIN_KEYS)}{nearest_name(unknown, DOMAIN_KEYS)}",
-                    domain[unknown],
-                )
-        if len(self.problems) > before:
-            return None
-        distribution = self._choices(name, domain) if "choices" in domain else self._range(name, key, domain)
-        if distribution is None:
-            return None
-        # The first trial answers whether the search beat the settings that one came with, so it must lie in the space.
-        default = domain.get("default", self.defaults[key])
-        if not _contains(distribution, default):
-            self._add(name, "must contain the default, or name another one as `default`", default)
-        return distribution, default
+    def _named(self, parameters: Collection[str]) -> list[str]:
+        return [name for name, dimension in self.dimensions.items() if dimension.parameter in parameters]
 
-    def _check_ends(self, found: Mapping[str, tuple[Distribution, Any]], parameters: Mapping[str, Any]) -> None:
-        """Check the ends of each domain beside the first trial's values of the others."""
-        base = {**parameters, **{key: default for key, (_, default) in found.items()}}
-        for key, (distribution, _) in found.items():
-            for end in ends(distribution):
-                lines = self.check({**base, key: end})
-                self.problems += [f"{self.source}: space.{key}: at {end!r}: {line}" for line in lines]
+    def _telling_values(self, parameters: Collection[str]) -> dict[str, tuple[Any, ...]]:
+        """Return the values at which to look at each dimension that decides whether `parameters` are searched."""
+        found = {}
+        for name in self._named(self.deciding(parameters)):
+            domain, default = self.dimensions[name].domain, self.dimensions[name].default
+            telling = [default, *ends(domain)]
+            if isinstance(domain, Integer):
+                allowed = range(domain.low, domain.high + 1, domain.step)
+                conditions = [d.when.get(self.dimensions[name].parameter, ()) for d in self.dimensions.values()]
+                named = [value for values in conditions for value in values if value in allowed]
+                telling += [*named, *[value for value in allowed[: len(named) + 1] if value not in named][:1]]
+            found[name] = tuple(dict.fromkeys(telling))
+        return found
 
-    def _check_together(self, found: Mapping[str, tuple[Distribution, Any]], parameters: Mapping[str, Any]) -> None:
-        """Check the ends of up to three domains at a time: one may switch off what another sets."""
-        base = {**parameters, **{key: default for key, (_, default) in found.items()}}
-        for keys in (keys for size in (2, 3) for keys in itertools.combinations(found, size)):
-            for values in itertools.product(*(ends(found[key][0]) for key in keys)):
-                if problems := self.check({**base, **dict(zip(keys, values, strict=True))}):
-                    point = ", ".join(f"{key} = {value!r}" for key, value in zip(keys, values, strict=True))
-                    self.problems += [f"{self.source}: space: at {point}: {line}" for line in problems]
-            if self.problems:
-                return
+    def _combinations(self, values: Mapping[str, tuple[Any, ...]]) -> list[Point]:
+        combinations = itertools.product(*values.values())
+        points = (self.fill(dict(zip(values, combination, strict=True))) for combination in combinations)
+        return list({tuple(point.items()): point for point in points}.values())  # a value may decide on another's use
 
-    def _choices(self, name: str, domain: Mapping[str, Any]) -> Distribution | None:
-        choices = domain["choices"]
-        if set(domain) - {"choices", "default"}:
-            self._add(name, "must have either choices or low and high", dict(domain))
-        elif (
-            not isinstance(choices, list)
-            or len(set(map(repr, choices))) < 2
-            or len(set(map(repr, choices))) < len(choices)
-        ):
-            self._add(f"{name}.choices", "must be a list of at least two different values", choices)
-        elif not all(isinstance(choice, str | bool | int | float) for choice in choices):
-            self._add(f"{name}.choices", "must hold strings, booleans or numbers", choices)
-        else:
-            return Categorical(choices)
-        return None
-
-    def _range(self, name: str, key: str, domain: Mapping[str, Any]) -> Distribution | None:
-        low, high, log, step = (domain.get(part) for part in ("low", "high", "log", "step"))
-        whole = _is_int(self.defaults[key])
-        before = len(self.problems)
-        if isinstance(self.defaults[key], bool | str):
-            self._add(name, "must have choices, since the parameter is not a number", dict(domain))
-            return None
-        for part, value in (("low", low), ("high", high), *([("step", step)] if step is not None else [])):
-            if not (_is_int(value) if whole else _is_number(value)):
-                self._add(f"{name}.{part}", f"must be a {'whole' if whole else 'finite'} number", value)
-        if not isinstance(log, bool | None):
-            self._add(f"{name}.log", "must be true or false", log)
-        if len(self.problems) > before:
-            return None
-        assert low is not None
-        assert high is not None
-        if not low < high:
-            self._add(f"{name}.high", f"must be above low = {low!r}", high)
-        elif log and low <= 0:
-            self._add(f"{name}.low", "must be above 0 on a log scale", low)
-        elif log and step is not None:
-            self._add(f"{name}.step", "must not be given on a log scale", step)
-        elif step is not None and not 0 < step <= high - low:
-            self._add(f"{name}.step", f"must be above 0 and at most high - low = {high - low!r}", step)
-        elif whole:
-            return Integer(low, high, log=bool(log), step=step or 1)
-        else:
-            return Real(float(low), float(high), log=bool(log), step=None if step is None else float(step))
-        return None
-
-    def _table(self, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        value = table.get(key, {})
-        if isinstance(value, Mapping):
-            return value
-        self._add(key, "must be a table", value)
-        return {}
-
-    def _add(self, key: str, rule: str, value: object) -> None:
-        self.problems.append(problem(self.source, key, rule, value))
+    def _walk(self, choose: Callable[[Dimension], Any]) -> tuple[Point, dict[str, Any]]:
+        """Return the point, and its complete parameter set, of what is chosen for each dimension that applies."""
+        point, parameters = {}, dict(self.parameters)
+        for name, dimension in self.dimensions.items():
+            if dimension.applies(parameters):
+                point[name] = parameters[dimension.parameter] = choose(dimension)
+        return point, parameters
 
 
-def ends(distribution: Distribution) -> tuple[Any, ...]:
+def ends(domain: Distribution) -> tuple[Any, ...]:
     """Return both ends of a range, or all choices."""
-    if isinstance(distribution, Categorical):
-        return tuple(distribution.choices)
-    return distribution.low, distribution.high
+    if isinstance(domain, Categorical):
+        return tuple(domain.choices)
+    return domain.low, domain.high
 
 
-def _contains(distribution: Distribution, value: Any) -> bool:
-    if isinstance(distribution, Categorical):
-        return value in distribution.choices
-    if not _is_number(value) or (distribution.log and value <= 0):
-        return False
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
+def to_unit(domain: Real | Integer, value: float) -> float:
+    """Map a value of a range to the unit interval, on the log scale where the range is on one.
 
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    Each value of a range with steps has an equal share of it, as Optuna's samplers give them.
+    """
+    half = (domain.step or 0) / 2
+    low, high = domain.low - half, domain.high + half
+    if domain.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)

@@ -1,6 +1,5 @@
 """Whole searches on the toy objective with a real embedded Ray."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from toy import ToyObjective, toy_space
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_events, read_journal
-from fer_search.tuning.run import Resources, run_search
+from fer_search.tuning.run import CHECKPOINTS, Resources, run_search
 from fer_search.tuning.select import leaderboard, select_winner
 
 TOY = Path(__file__).with_name("toy.py")
@@ -61,7 +60,7 @@ def test_the_winner_is_the_best_of_those_that_reached_the_horizon(finished):
 
 
 def test_a_complete_search_leaves_no_checkpoints_on_the_disk(finished):
-    assert list((finished / "ray").glob("trial_*/checkpoint_*")) == []
+    assert not (finished / CHECKPOINTS).exists()
 
 
 def test_the_first_trial_is_the_default(finished):
@@ -107,7 +106,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("num_epochs", [2, 14, 25])
 def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, uninterrupted, num_epochs):
-    """kill -9 of the driver in mid-search: suggestions, curves, stops and winner equal the uninterrupted search's."""
+    """kill -9 of the driver in mid-search: suggestions, curves and verdicts equal the uninterrupted search's."""
     command = [sys.executable, str(TOY), str(tmp_path), "8"]
     journal = tmp_path / FILE_NAME
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -116,27 +115,41 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path
     process.wait()
     before = [event for event, _ in read_events(journal)]
     assert sum(event["event"] == "trial_ended" for event in before) < 8
-    subprocess.run([*command, "resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
     assert story(tmp_path) == uninterrupted
     assert [event for event, _ in read_events(journal)][: len(before)] == before
 
 
-def test_a_trial_whose_checkpoint_is_lost_starts_again_and_ends_the_same(tmp_path):
+def test_a_trial_whose_checkpoints_are_damaged_starts_again_and_ends_the_same(tmp_path):
     command = [sys.executable, str(TOY), str(tmp_path / "killed"), "3"]
     journal = tmp_path / "killed" / FILE_NAME
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_epochs(journal, 5, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    lost = list((tmp_path / "killed/ray").glob("trial_*/checkpoint_*"))
-    assert lost
-    for checkpoint in lost:
-        shutil.rmtree(checkpoint)
-    subprocess.run([*command, "resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
-    first, *others = read_journal(journal)
-    assert (first.state, len(first.epochs)) == ("COMPLETE", 9)
-    assert first.epochs == [{"score": (1 - 9 / 100) * (1 - 0.5**epoch)} for epoch in range(1, 10)]
-    assert all(trial.state != "RUNNING" for trial in others)
+    states = list((tmp_path / "killed" / CHECKPOINTS).glob("trial_*/epoch_*/state.json"))
+    assert states
+    for state in states:
+        state.write_text("7")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    trials = read_journal(journal)
+    for trial in trials:
+        height = 1 - (trial.parameters["x"] - 2) ** 2 / 100
+        assert trial.epochs == [{"score": height * (1 - 0.5**epoch)} for epoch in range(1, len(trial.epochs) + 1)]
+    assert (trials[0].state, len(trials[0].epochs)) == ("COMPLETE", 9)
+    assert all(trial.ended for trial in trials)
+
+
+def test_a_trial_that_breaks_is_tried_again_then_given_up_with_its_traceback_kept(finished, tmp_path):
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert run_search(ToyObjective(broken=True), toy_space(2), tmp_path, resources=Resources())
+    finally:
+        ray.shutdown()
+    for trial in read_journal(tmp_path / FILE_NAME):
+        assert (trial.state, len(trial.epochs)) == ("FAIL", 1)
+        assert "RuntimeError: the disk is on fire" in trial.message
+        assert (tmp_path / "errors" / f"trial_{trial.number:05d}.txt").read_text().count("on fire") >= 3
 
 
 def wait_for_epochs(journal, count, process):

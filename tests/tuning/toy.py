@@ -1,6 +1,6 @@
 """A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
 
-python toy.py DIRECTORY NUM_TRIALS [resume] [HOST:PORT]
+python toy.py DIRECTORY NUM_TRIALS [HOST:PORT]
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.tuning.run import Resources, run_search
-from fer_search.tuning.space import Space, read_space
+from fer_search.tuning.space import Space
+from fer_search.tuning.space_file import read_space
 
 HORIZON = 9
 
@@ -32,11 +33,14 @@ class ToyObjective:
     """A curve that rises to 1 - (x - 2)^2 / 100; x above 8 diverges, x below -9 gives NaN, at the second epoch."""
 
     seconds: float = 0.0
+    broken: bool = False
 
     def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[ToyReport]:
         first = json.loads((resume_from / "state.json").read_text()) + 1 if resume_from else 1
         for epoch in range(first, parameters["epochs"] + 1):
             time.sleep(self.seconds)
+            if self.broken and epoch == 2:
+                raise RuntimeError("the disk is on fire")
             score = (1 - (parameters["x"] - 2) ** 2 / 100) * (1 - 0.5**epoch)
             if epoch == 2 and parameters["x"] > 8:
                 raise FloatingPointError("x is too large")
@@ -57,11 +61,11 @@ def toy_space(num_trials: int, **search: Any) -> Space:
 if __name__ == "__main__":
     directory = Path(sys.argv[1])
     directory.mkdir(exist_ok=True)
-    run_search(
+    finished = run_search(
         ToyObjective(seconds=0.02),
         toy_space(int(sys.argv[2])),
         directory,
         resources=Resources(max_concurrent=1),
         address=next((argument for argument in sys.argv[3:] if ":" in argument), None),
-        resume="resume" in sys.argv,
     )
+    assert finished

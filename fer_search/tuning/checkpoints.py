@@ -1,0 +1,85 @@
+"""The states of a trial on disk, written by the worker that runs it and read by the next one, on whatever node."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fer_search.atomic import replacing
+
+logger = logging.getLogger(__name__)
+
+NUM_KEPT = 2
+REPORT = "report.json"
+
+
+class Saves(Protocol):
+    """Something that can store its state in a directory."""
+
+    def save(self, directory: Path) -> None:
+        """Store the state in `directory`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified state: what the epoch reported, and the directory that its report was saved to."""
+
+    epoch: int
+    metrics: dict[str, float]
+    directory: Path
+
+
+class TrialCheckpoints:
+    """The newest checkpoints of one trial in `directory`, each of them whole or absent."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def save(self, epoch: int, metrics: dict[str, float], state: Saves) -> None:
+        """Store the state after `epoch` with what it reported; older ones than the one before are removed."""
+        path = self.directory / f"epoch_{epoch:05d}"
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            state.save(temporary)
+            report = {"epoch": epoch, "metrics": metrics, "files": _digests(temporary)}
+            (temporary / REPORT).write_text(json.dumps(report))
+            shutil.rmtree(path, ignore_errors=True)  # damaged, or this epoch would not have been trained again
+        self.keep(NUM_KEPT)
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest undamaged checkpoint, or None if there is none."""
+        for path in reversed(self._paths()):
+            try:
+                report = json.loads((path / REPORT).read_text())
+                if report["files"] == _digests(path):
+                    return Checkpoint(report["epoch"], report["metrics"], path)
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
+            logger.warning("%s is damaged: the trial goes on from the checkpoint before it", path)
+        return None
+
+    def keep(self, count: int) -> None:
+        """Remove all but the newest `count` checkpoints."""
+        for path in self._paths()[: -count or None]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove all of it, after the trial's end."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.directory.glob("epoch_*"))
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != REPORT)
+    return {str(path.relative_to(directory)): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fer_search.errors import InvalidInput
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
-    from fer_search.workflow import SearchResult, evaluate, export, read_search, resume, retrain, search, train
+    from fer_search.workflow import SearchResult, evaluate, export, race, read_search, resume, retrain, search, train
 
 _HOMES = {
     "EMOTIONS": "fer_search.data.faces",
@@ -25,6 +25,7 @@ _HOMES = {
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
+    "race": "fer_search.workflow",
     "read_search": "fer_search.workflow",
     "resume": "fer_search.workflow",
     "retrain": "fer_search.workflow",
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_faces",
+    "race",
     "read_search",
     "resume",
     "retrain",

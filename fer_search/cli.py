@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from fer_search.cli_inspect import data_app, model_app
+from fer_search.cli_inspect import data_app, importance, model_app
 from fer_search.cli_options import (
     DataOption,
+    HoursOption,
     JsonOption,
     Overrides,
     RecipeOption,
@@ -30,6 +31,7 @@ from fer_search.terminal import (
     out,
     print_evaluation,
     print_json,
+    print_race,
     print_search,
     print_training,
     progress,
@@ -104,6 +106,7 @@ def search(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; default: this machine.")
     ] = None,
     tracking_uri: TrackingOption = None,
+    hours: HoursOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -127,6 +130,7 @@ def search(
         resources=resources,
         address=address,
         tracking_uri=tracking_uri,
+        hours=hours,
         runs=runs,
         follow=progress(),
     )
@@ -134,14 +138,14 @@ def search(
 
 
 @app.command()
-def resume(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+def resume(name: str, hours: HoursOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
     """Go on with an interrupted search, trial by trial from its last checkpoint.
 
     Example: `fer-search resume first`
     """
     from fer_search import workflow
 
-    finish_search(workflow.resume(name, runs=runs, follow=progress()), as_json=as_json)
+    finish_search(workflow.resume(name, hours=hours, runs=runs, follow=progress()), as_json=as_json)
 
 
 @app.command()
@@ -153,6 +157,29 @@ def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = Fa
     from fer_search import workflow
 
     print_search(workflow.read_search(name, runs=runs), as_json=as_json)
+
+
+app.command()(importance)
+
+
+@app.command()
+def race(
+    name: str,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best trials race, beside the first.")] = 5,
+    seeds: Annotated[int, typer.Option(min=3, help="Most seeds that an entrant is trained with.")] = 6,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train the best of a search with fresh seeds until one is the winner, or a tie; goes on after a kill.
+
+    Each is trained as long as in the search; who is worse than the leader (p < 0.05) after three seeds gets no more.
+
+    Example: `fer-search race first --top 3`
+    """
+    from fer_search import workflow
+
+    standings = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
+    print_race(standings, title=f"{name}: race", as_json=as_json)
 
 
 @app.command()

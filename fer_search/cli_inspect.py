@@ -1,4 +1,4 @@
-"""The commands that look at something before any work starts: a data set, a network."""
+"""The commands that only look at something: a data set, a network, what the parameters of a search did."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from fer_search.cli_options import JsonOption, Overrides, RecipeOption, read_recipe
+from fer_search.cli_options import JsonOption, Overrides, RecipeOption, RunsOption, read_recipe
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import audit_tables, maps_line, model_table
+from fer_search.report_importance import importances_table
 from fer_search.terminal import err, out, print_json
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
@@ -75,3 +76,21 @@ def model_summary(overrides: Overrides = None, recipe_file: RecipeOption = None,
         return
     out.print(model_table(summary))
     out.print(maps_line(summary))
+
+
+def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Print which parameters a search's results hang on, judged by all of its trials, also while it runs.
+
+    Stopped trials count by their rank among those that came as far. Takes about twenty trials to say anything.
+
+    Example: `fer-search importance first`
+    """
+    from fer_search import workflow
+
+    with err.status("growing forests"):
+        result = workflow.read_search(name, runs=runs)
+        found = result.importances()
+    if as_json:
+        print_json({"name": result.name, "metric": result.space.metric, **asdict(found)})
+        return
+    out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))

@@ -27,6 +27,15 @@ TrackingOption = Annotated[
         "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite in the runs directory."
     ),
 ]
+HoursOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time-budget",
+        min=0.0,
+        metavar="HOURS",
+        help="Start nothing new after so many hours, and let each trial wait after its epoch; resume goes on.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
 ]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 FILE_NAME = "journal.jsonl"
+DIVERGED = "diverged: "
+"""What the message of a trial begins with whose loss or metrics were not finite."""
 Event = dict[str, Any]
 
 
@@ -23,7 +25,9 @@ class TrialRecord:
     parameters: dict[str, Any]
     started: float
     point: dict[str, Any] = field(default_factory=dict)  # what was searched, in the searcher's terms
-    state: str = "RUNNING"  # or PAUSED at a rung; in the end COMPLETE, PRUNED or FAIL, as in Optuna
+    state: str = (
+        "RUNNING"  # or PAUSED, at a rung or because time was up; in the end COMPLETE, PRUNED or FAIL, as in Optuna
+    )
     message: str = ""
     passed: int = 0  # the last rung that the trial went beyond
     end_time: float | None = None
@@ -33,6 +37,11 @@ class TrialRecord:
     def ended(self) -> bool:
         """Whether the trial will never run again."""
         return self.state in ("COMPLETE", "PRUNED", "FAIL")
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the parameters are to blame for a failure, rather than the machine."""
+        return self.state == "FAIL" and self.message.startswith(DIVERGED)
 
     def last(self, metric: str) -> float | None:
         """Return the metric's last value, or None before the first epoch."""
@@ -45,8 +54,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials = {record.number: record for record in read_journal(path)}
-        if path.exists():
-            _cut_partial_line(path)
+        self._is_clean = not path.exists()
 
     def trial_started(
         self, number: int, parameters: Mapping[str, Any], *, point: Mapping[str, Any] | None = None
@@ -62,8 +70,12 @@ class Journal:
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
 
     def trial_paused(self, number: int) -> None:
-        """Record a trial that waits at a rung; it may be promoted later."""
+        """Record a trial that waits, at a rung or for the search to go on."""
         self._append({"event": "trial_paused", "trial": number})
+
+    def trial_resumed(self, number: int) -> None:
+        """Record a trial that goes on from where the search was stopped."""
+        self._append({"event": "trial_resumed", "trial": number})
 
     def trial_promoted(self, number: int, rung: int) -> None:
         """Record a trial that goes on beyond a rung."""
@@ -77,6 +89,9 @@ class Journal:
     def _append(self, event: Event) -> None:
         event["time"] = time.time()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._is_clean:  # not before: whoever only reads must not cut what another process is writing
+            _cut_partial_line(self.path)
+            self._is_clean = True
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         apply_event(self.trials, event)
@@ -92,6 +107,8 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
             trials[number].epochs.append(event["metrics"])
         case "trial_paused":
             trials[number].state = "PAUSED"
+        case "trial_resumed":
+            trials[number].state = "RUNNING"
         case "trial_promoted":
             trials[number].state, trials[number].passed = "RUNNING", event["rung"]
         case "trial_ended":

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,20 @@ from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import Follower
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Event, read_events, read_journal
+from fer_search.journal import Event, read_events
 from fer_search.recipe import Recipe
 from fer_search.runs import SETTINGS, locked, write_json
 from fer_search.tracking import JournalTracker, Tracker
 
 Follow = Callable[[Event], None]
 """Receives every event of a journal as it happens."""
+
+
+@dataclass
+class Outcome:
+    """What a run's block says of its end."""
+
+    finished: bool = False
 
 
 @contextmanager
@@ -28,13 +36,14 @@ def recorded(
     *,
     title: str,
     tags: Mapping[str, str],
-    num_trials: int,
     follow: Follow | None,
+    mirror: Follow | None = None,
     parent_params: Mapping[str, Any] | None = None,
-) -> Iterator[None]:
+) -> Iterator[Outcome]:
     """Hold a run for this process, put its settings on disk, and pass its journal on while the block runs.
 
-    Raises InvalidInput while another process writes to the run.
+    `follow` receives what is new, `mirror` the whole journal. MLflow calls the run FINISHED if the block said so,
+    KILLED if not, and FAILED after an exception. Raises InvalidInput while another process writes to the run.
     """
     tracker = JournalTracker(
         Tracker(settings["tracking_uri"]),
@@ -47,8 +56,8 @@ def recorded(
     )
     with locked(directory):
         write_json(directory / SETTINGS, settings)
-        with _followed(directory / JOURNAL, tracker, follow, num_trials=num_trials):
-            yield
+        with _followed(directory / JOURNAL, tracker, mirror, follow) as outcome:
+            yield outcome
 
 
 def split_for(faces: Faces, recipe: Recipe) -> Splits:
@@ -107,18 +116,21 @@ def package_versions() -> dict[str, str]:
 
 
 @contextmanager
-def _followed(journal: Path, tracker: JournalTracker, follow: Follow | None, *, num_trials: int) -> Iterator[None]:
-    """Pass the journal's events on to MLflow and to `follow`, each at its own pace, while the block runs."""
+def _followed(
+    journal: Path, tracker: JournalTracker, mirror: Follow | None, follow: Follow | None
+) -> Iterator[Outcome]:
+    """Pass the journal's events on to MLflow, the mirror and `follow`, each at its own pace, while the block runs."""
     tracker.connect()
     seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
-    status = "FAILED"
+    outcome, status = Outcome(), "FAILED"
     try:
         with ExitStack() as followers:
             followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
+            if mirror is not None:
+                followers.enter_context(Follower(journal, mirror, name="Optuna's storage"))
             if follow is not None:
                 followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
-            yield
-        ended = [trial for trial in read_journal(journal) if trial.ended]
-        status = "FINISHED" if len(ended) == num_trials else "KILLED"
+            yield outcome
+        status = "FINISHED" if outcome.finished else "KILLED"
     finally:
         tracker.close(status)

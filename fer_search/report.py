@@ -15,6 +15,7 @@ from fer_search.training.metrics import accuracy_interval, summary
 
 if TYPE_CHECKING:
     from fer_search.training.model_summary import ModelSummary
+    from fer_search.tuning.race import Standing
     from fer_search.tuning.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
@@ -66,7 +67,7 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
         "stopped trials show their last value. The best of many trials looks better than it is:\n"
         "what counts are the figures of retrain."
     )
-    table = _table(title, caption=caption)
+    table = new_table(title, caption=caption)
     for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs first"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for row in rows:
@@ -83,10 +84,42 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
     return table
 
 
+def race_table(standings: list["Standing"], *, title: str) -> Table:
+    """Return how the best trials did with fresh seeds, and the verdict."""
+    best = [standing for standing in standings if standing.in_race]
+    verdict = f"the winner is trial {best[0].trial}" if len(best) == 1 else _tie(best)
+    caption = (
+        f"{verdict}\n* the space's own settings. Means of seeds that had no part in the choice, with the interval of "
+        "the mean;\np: the chance to be as far behind if it were no worse than the first."
+    )
+    table = new_table(title, caption=caption)
+    for heading in ("trial", "seeds", "mean", "95 % interval", "behind", "p", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for standing in standings:
+        table.add_row(
+            f"{standing.trial}{'*' if standing.trial == 0 else ''}",
+            str(len(standing.scores)),
+            _percent(standing.mean) if standing.scores else "",
+            ""
+            if standing.low is None or standing.high is None
+            else f"{standing.low * 100:.2f} - {standing.high * 100:.2f}",
+            "" if standing.failed else f"{standing.behind * 100:.2f}",
+            "" if standing.failed else f"{standing.p_value:.3f}",
+            "[red]failed[/]" if standing.failed else "[green]in[/]" if standing.in_race else "out",
+        )
+    return table
+
+
+def _tie(best: list["Standing"]) -> str:
+    if not best:
+        return "no entrant trained to the end with every seed"
+    return f"a tie between the trials {', '.join(str(standing.trial) for standing in best)}"
+
+
 def parameters_table(rows: list[dict[str, Any]]) -> Table:
     """Return the searched parameters of the best trials and of the first, side by side."""
     shown = [row for row in rows if row["rank"] <= NUM_SHOWN_SIDE_BY_SIDE or row["trial"] == 0]
-    table = _table("parameters of the best")
+    table = new_table("parameters of the best")
     for heading in ("parameter", *(f"trial {row['trial']}{'*' if row['trial'] == 0 else ''}" for row in shown)):
         table.add_column(heading, justify="left" if heading == "parameter" else "right")
     for key in rows[0]["parameters"]:
@@ -97,7 +130,7 @@ def parameters_table(rows: list[dict[str, Any]]) -> Table:
 def summary_table(rows: list[tuple[str, str, bool, Mapping[str, Any]]], *, title: str, caption: str) -> Table:
     """Return a line of figures for each (what was measured, views, whether they are the chosen ones, figures)."""
     notes = "* the chosen views. ECE: calibration error; scaled: after temperature scaling."
-    table = _table(title, caption=f"{notes}\n{escape(caption)}")
+    table = new_table(title, caption=f"{notes}\n{escape(caption)}")
     table.add_column("", overflow="fold")
     for heading in ("views", "images", "accuracy", "95 % interval", "macro-F1", "ECE", "scaled"):
         table.add_column(heading, justify="left" if heading == "views" else "right", no_wrap=True)
@@ -117,7 +150,7 @@ def summary_table(rows: list[tuple[str, str, bool, Mapping[str, Any]]], *, title
 
 def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
     """Return precision, recall and confusion per emotion; rows are the true emotion, columns the predicted one."""
-    table = _table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")
+    table = new_table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")
     for heading in ("emotion", "prec.", "recall", *EMOTIONS):
         table.add_column(heading, justify="left" if heading == "emotion" else "right")
     for name, counts in zip(EMOTIONS, figures["confusion"], strict=True):
@@ -153,7 +186,7 @@ def leak_line(probe: Mapping[str, float]) -> str:
 
 def model_table(summary: "ModelSummary") -> Table:
     """Return the parts of a network for a terminal; heads that only training uses have no FLOPs."""
-    table = _table("")
+    table = new_table("")
     for heading in ("part", "parameters", "MFLOPs"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for part in (*summary.parts, summary.total):
@@ -169,12 +202,12 @@ def maps_line(summary: "ModelSummary") -> str:
 
 def audit_tables(found: Audit, *, title: str) -> list[Table]:
     """Return class counts and what the audit found for a terminal."""
-    counts = _table(title, caption=f"fingerprint {found.fingerprint}")
+    counts = new_table(title, caption=f"fingerprint {found.fingerprint}")
     for heading in ("split", *EMOTIONS, "total"):
         counts.add_column(heading, justify="left" if heading == "split" else "right")
     for usage, by_emotion in found.counts.items():
         counts.add_row(usage, *(f"{by_emotion[name]:,}" for name in EMOTIONS), f"{sum(by_emotion.values()):,}")
-    findings = _table("what to know about it")
+    findings = new_table("what to know about it")
     findings.show_header = False
     findings.add_column(justify="right")
     findings.add_column()
@@ -198,7 +231,7 @@ def audit_tables(found: Audit, *, title: str) -> list[Table]:
 
 def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
     """Return the emotion and the probabilities of each image for a terminal."""
-    table = _table("")
+    table = new_table("")
     table.add_column("image")
     for heading in ("emotion", *rows[0][2]):
         table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
@@ -220,6 +253,8 @@ def event_line(event: Event, *, num_epochs: int | None) -> str:
             )
         case "trial_paused":
             return f"{trial}  waits"
+        case "trial_resumed":
+            return f"{trial}  goes on"
         case "trial_promoted":
             return f"{trial}  goes on after epoch {event['rung']}"
         case "trial_ended":
@@ -228,7 +263,8 @@ def event_line(event: Event, *, num_epochs: int | None) -> str:
             return f"{trial}  started"
 
 
-def _table(title: str, *, caption: str | None = None) -> Table:
+def new_table(title: str, *, caption: str | None = None) -> Table:
+    """Return an empty table in the style of all tables."""
     return Table(
         title=escape(title),
         title_justify="left",

@@ -3,7 +3,10 @@
 <runs>/<name>/settings.json      what was asked for, enough to resume
 <runs>/<name>/journal.jsonl      what happened, as it happened
 <runs>/<name>/result.json        a training's figures, once it is done
+<runs>/<name>/race/              the trainings of a search's best with fresh seeds
+<runs>/<name>/retrain/           the training of its winner
 <runs>/mlflow.db                 the embedded tracking store
+<runs>/optuna.db                 each search as an Optuna study
 <runs>/private_test_ledger.jsonl every reading of PrivateTest
 """
 
@@ -18,7 +21,7 @@ from typing import Any
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput, problem
 
-FORMAT = 2
+FORMAT = 3
 SETTINGS = "settings.json"
 RESULT = "result.json"
 LOCK = ".lock"

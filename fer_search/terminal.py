@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,11 +19,13 @@ from fer_search.report import (
     leak_line,
     paired_lines,
     parameters_table,
+    race_table,
     summary_table,
     target_line,
 )
 
 if TYPE_CHECKING:
+    from fer_search.tuning.race import Standing
     from fer_search.workflow import SearchResult
 
 WIDTH_OF_A_FILE = 160
@@ -66,15 +69,26 @@ def print_search(result: "SearchResult", *, as_json: bool) -> None:
 
 
 def finish_search(result: "SearchResult", *, as_json: bool) -> None:
-    """Print the leaderboard and what to do next; an interrupted search ends the program with code 130."""
+    """Print the leaderboard and what to do next; a search that is not complete ends the program with code 130."""
     print_search(result, as_json=as_json)
     if not result.complete:
-        err.print(f"interrupted; to go on where it is: fer-search resume {result.name}")
+        err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)
     if not any(trial.state == "COMPLETE" for trial in result.trials):
         err.print("no trial reached the last epoch; their messages are in compare --json")
         raise typer.Exit(1)
-    err.print(f"next: fer-search retrain {result.name}, or look around with fer-search ui")
+    err.print(
+        f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
+    )
+
+
+def print_race(standings: list["Standing"], *, title: str, as_json: bool) -> None:
+    """Print the standings of a race."""
+    if as_json:
+        rows = [{**asdict(s), "mean": s.mean if s.scores else None, "in_race": s.in_race} for s in standings]
+        print_json({"name": title, "standings": rows})
+    else:
+        out.print(race_table(standings, title=title))
 
 
 def print_training(result: dict[str, Any], *, as_json: bool) -> None:

@@ -196,7 +196,7 @@ class JournalTracker:
                     )
                 case "trial_paused" if number in self._open:
                     self.tracker.set_status(self._open[number], "SCHEDULED")
-                case "trial_promoted" if number in self._open:
+                case "trial_promoted" | "trial_resumed" if number in self._open:
                     self.tracker.set_status(self._open[number], "RUNNING")
                 case "trial_ended":
                     run_id = self._runs[self._key(number)]

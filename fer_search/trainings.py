@@ -65,8 +65,9 @@ def run_training(
         }
     device = choose_device()
     trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
-    with recorded(directory, settings, title=title, tags=tags, num_trials=1, follow=follow):
+    with recorded(directory, settings, title=title, tags=tags, follow=follow) as outcome:
         choice = train_to_end(trainer, directory)
+        outcome.finished = True
     network = load_model(recipe, directory / WEIGHTS).to(device)
     prediction, metrics = measure_training(network, splits)
     result = {

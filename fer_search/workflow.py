@@ -21,24 +21,30 @@ from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import TrialRecord, read_journal
+from fer_search.journal import Journal, TrialRecord, read_journal
+from fer_search.races import objective_on, read_standings, run_race
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import (
     Follow,
     check_fingerprint,
     describe_data,
     package_versions,
+    recipe_tags,
     recorded,
     split_for,
 )
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
 from fer_search.spaces import check_corners, check_space
+from fer_search.study_mirror import FILE_NAME as STUDIES
+from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker, check_uri, local_store
-from fer_search.training.objective import TrainingObjective
 from fer_search.trainings import run_training
-from fer_search.tuning.run import Resources, check_resources, connected, run_search
+from fer_search.tuning.importance import Importances, parameter_importances
+from fer_search.tuning.race import Standing
+from fer_search.tuning.run import Resources, check_resources, connected, run_trials
 from fer_search.tuning.select import leaderboard, select_winner
 from fer_search.tuning.space import Space
+from fer_search.tuning.state import SearchState
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +75,19 @@ class SearchResult:
         """Return the trials, best first."""
         return leaderboard(self.trials, metric=self.space.metric)
 
+    def importances(self) -> Importances:
+        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank."""
+        return parameter_importances(self.trials, self.space)
+
+    def standings(self) -> list[Standing]:
+        """Return how the best did with fresh seeds, the leader first; empty where there was no race."""
+        return read_standings(self.directory, self.space, self.trials)
+
     def winner(self) -> TrialRecord:
-        """Return the best trial of those that reached the horizon."""
+        """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""
+        standings = self.standings()
+        if standings and not standings[0].failed:
+            return next(trial for trial in self.trials if trial.number == standings[0].trial)
         return select_winner(self.trials, metric=self.space.metric)
 
 
@@ -84,10 +101,11 @@ def search(
     resources: Resources | None = None,
     address: str | None = None,
     tracking_uri: str | None = None,
+    hours: float | None = None,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> SearchResult:
-    """Search a space for the recipe with the best search-validation result.
+    """Search a space for the recipe with the best search-validation result, for at most so many `hours`.
 
     `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
     Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work
@@ -121,17 +139,17 @@ def search(
         "data": describe_data(data, faces, splits),
         "versions": package_versions(),
     }
-    return _run(directory, settings, space, splits, follow)
+    return _run(directory, settings, space, splits, hours, follow)
 
 
-def resume(name: str, *, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:
-    """Go on with an interrupted search where it was, on the same data."""
+def resume(name: str, *, hours: float | None = None, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:
+    """Go on with an interrupted search where it was, on the same data, for at most so many `hours`."""
     result = read_search(name, runs=runs)
     settings = result.settings
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
     recipe = Recipe.build(result.space.complete(result.space.first_point))
-    return _run(result.directory, settings, result.space, split_for(faces, recipe), follow)
+    return _run(result.directory, settings, result.space, split_for(faces, recipe), hours, follow)
 
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
@@ -224,17 +242,40 @@ def export(name: str, *, bundle: Path | None = None, runs: Path = RUNS) -> tuple
     return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
 
 
+def race(
+    name: str, *, top: int = 5, max_seeds: int = 6, runs: Path = RUNS, follow: Follow | None = None
+) -> list[Standing]:
+    """Train the best of a search and its first trial with fresh seeds until it is clear who is best, or that nobody is.
+
+    The same call goes on after an interruption.
+    """
+    result = read_search(name, runs=runs)
+    return run_race(
+        result.directory, result.settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
+    )
+
+
 def default_resources() -> Resources:
     """Return what a trial occupies where nobody said so: a GPU where this machine has one, else one CPU."""
     return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
 
 
 def _run(
-    directory: Path, settings: dict[str, Any], space: Space, splits: Splits, follow: Follow | None
+    directory: Path,
+    settings: dict[str, Any],
+    space: Space,
+    splits: Splits,
+    hours: float | None,
+    follow: Follow | None,
 ) -> SearchResult:
     resources = Resources(**settings["resources"])
-    objective = TrainingObjective(
-        splits.fit, splits.validation, device="cuda" if resources.gpus else "cpu", threads=resources.cpus
+    mirror = StudyMirror(
+        directory.parent / STUDIES,
+        search_id=settings["search_id"],
+        name=directory.name,
+        metric=space.metric,
+        domains=space.domains,
+        attributes_of=recipe_tags,
     )
     with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
@@ -243,9 +284,16 @@ def _run(
             settings,
             title=directory.name,
             tags={"space": Path(settings["space_file"]).name},
-            num_trials=space.num_trials,
             follow=follow,
+            mirror=mirror.receive,
             parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
-        ):
-            run_search(objective, space, directory, resources=resources, address=settings["address"])
+        ) as outcome:
+            outcome.finished = run_trials(
+                objective_on(splits, resources),
+                SearchState(space, Journal(directory / JOURNAL)),
+                directory,
+                resources=resources,
+                address=settings["address"],
+                seconds=None if hours is None else 3600 * hours,
+            )
     return read_search(directory.name, runs=directory.parent)

@@ -143,6 +143,7 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
         (("train", "--name", "t", "--data", "nowhere.csv"), "nowhere.csv"),
         (("train", "--name", "t", "backbone=vit_tiny_patch16_224"), "backbone: must be a convolutional timm model"),
         (("compare", "nothing"), "settings.json: file: must exist"),
+        (("importance", "nothing"), "settings.json: file: must exist"),
         (("resume", "nothing"), "settings.json: file: must exist"),
         (("retrain", "nothing"), "settings.json: file: must exist"),
         (("export", "nothing"), "settings.json: file: must exist"),
@@ -188,7 +189,7 @@ def test_the_design_is_printed_as_a_recipe(tmp_path, fer_search):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "search", "resume", "compare", "retrain", "evaluate", "export", "predict", "ui", "recipe"],
+    ["train", "search", "resume", "compare", "importance", "retrain", "evaluate", "export", "predict", "ui", "recipe"],
 )
 def test_every_commands_help_shows_an_example(fer_search, command):
     done = fer_search(command, "--help")

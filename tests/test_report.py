@@ -5,7 +5,9 @@ import pytest
 from rich.console import Console
 
 from fer_search.report import figures_table, leak_line, paired_lines, summary_table, target_line
+from fer_search.report_importance import importances_table
 from fer_search.training.metrics import evaluate
+from fer_search.tuning.importance import Importance, Importances
 
 
 def lines(table, *, width):
@@ -84,3 +86,25 @@ def test_the_leak_probe_is_told_between_chance_and_its_bound():
     probe = {"accuracy": 0.16, "low": 0.15, "high": 0.17, "chance": 1 / 7, "advantage": 0.017, "bound": 0.164}
     assert "16.0% of augmented blank images" in leak_line(probe)
     assert "by chance 14.3%, at best 16.4%" in leak_line(probe)
+
+
+def test_importances_are_shown_on_80_columns_with_interval_trials_and_where_the_best_are():
+    found = Importances(
+        num_trials=150,
+        explained=0.553,
+        parameters=(
+            Importance("max_lr", 0.51, 0.311, 0.701, 150, (0.0058917, 0.0205), {}),
+            Importance("optimizer", 0.03, -0.01, 0.08, 150, None, {"adamw": 38}),
+            Importance("randaugment_probability_fear", -0.002, -0.03, 0.02, 50, (0.5, 0.5), {}),
+            Importance("randaugment_operations", 0.0, 0.0, 0.0, 0, None, {}),
+        ),
+    )
+    shown = lines(importances_table(found, title="first"), width=80)
+    assert [line.split() for line in shown if line.startswith(("max_lr", "optimizer", "randaugment"))] == [
+        ["max_lr", "51.0%", "(31.1", "to", "70.1)", "150", "0.00589", "to", "0.0205"],
+        ["optimizer", "3.0%", "(-1.0", "to", "8.0)", "150", "adamw", "(38)"],
+        ["randaugment_probability_fear", "-0.2%", "(-3.0", "to", "2.0)", "50", "0.5"],
+        ["randaugment_operations", "0.0%", "(0.0", "to", "0.0)", "0", "not", "searched"],
+    ]
+    assert "From the ranks of 150 trials" in " ".join(shown)
+    assert "parameters explain 55% of the ranks' variance" in " ".join(shown)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import optuna
 import pytest
 import timm
 import torch
@@ -92,6 +93,17 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
                 (epoch, metrics[name]) for epoch, metrics in enumerate(trial.epochs, start=1)
             ]
     assert len(client.search_model_versions("name='fer_search'")) == 1
+
+
+def test_optuna_holds_the_search_as_a_study_and_no_other_training(runs):
+    url = f"sqlite:///{runs / 'optuna.db'}"
+    assert optuna.get_all_study_names(url) == ["demo"]
+    trials = optuna.load_study(study_name="demo", storage=url).trials
+    for trial, record in zip(trials, read_journal(runs / "demo" / JOURNAL), strict=True):
+        assert (trial.number, trial.state.name, trial.params) == (record.number, record.state, record.point)
+        curve = {epoch: metrics["val_accuracy"] for epoch, metrics in enumerate(record.epochs, start=1)}
+        assert (trial.intermediate_values, trial.value) == (curve, record.last("val_accuracy"))
+        assert trial.user_attrs == {"recipe_digest": Recipe.build(record.parameters).digest()}
 
 
 def test_the_bundles_onnx_is_a_timm_network_with_its_weights_asked_in_the_chosen_views(bundle):
@@ -234,6 +246,26 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     for run, trial in zip(children, trials, strict=True):
         history = client.get_metric_history(run.info.run_id, "val_accuracy")
         assert [m.step for m in history] == list(range(1, len(trial.epochs) + 1))
+
+
+def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
+    best = workflow.read_search("demo", runs=runs).winner().number
+    standings = workflow.race("demo", top=1, max_seeds=3, runs=runs)
+    assert {standing.trial for standing in standings} == {best, 0}
+    trainings = read_journal(runs / "demo" / "race" / JOURNAL)
+    assert len(trainings) == 3 * len(standings)
+    for standing in standings:
+        own = [training for training in trainings if training.point["trial"] == standing.trial]
+        assert standing.scores == tuple(training.epochs[-1]["val_accuracy"] for training in own)
+        assert len({training.parameters["seed"] for training in own} - {Recipe().seed}) == 3
+    assert workflow.read_search("demo", runs=runs).winner().number == standings[0].trial
+    assert workflow.race("demo", top=1, max_seeds=3, runs=runs) == standings
+    with pytest.raises(InvalidInput, match="max_seeds: must be 3, as in the race there"):
+        workflow.race("demo", top=1, max_seeds=4, runs=runs)
+    client = MlflowClient(local_store(runs))
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.race_of != ''")
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert sorted(run.data.tags["kind"] for run in found) == ["race"] + ["trial"] * len(trainings)
 
 
 def read(path):

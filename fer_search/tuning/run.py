@@ -15,12 +15,11 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME, Journal
+from fer_search.tuning.deadline import Deadline
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
 from fer_search.tuning.scheduler import FailureCallback, StateScheduler
 from fer_search.tuning.searcher import StateSearcher
-from fer_search.tuning.space import Space
-from fer_search.tuning.state import SearchState
+from fer_search.tuning.trial_state import TrialState
 
 CHECKPOINTS = "checkpoints"
 RAY_DIRECTORY = "ray"
@@ -37,32 +36,34 @@ class Resources:
     max_concurrent: int = 0
 
 
-def run_search(
+def run_trials(
     objective: Objective,
-    space: Space,
+    state: TrialState,
     directory: Path,
     *,
     resources: Resources,
     address: str | None = None,
+    seconds: float | None = None,
 ) -> bool:
-    """Search `space` for the parameters with which `objective` reports the largest metric; return whether it is done.
+    """Run the trials that `state` asks for and return whether it is finished; else it was interrupted, or time was up.
 
-    What happens is written to `directory`/journal.jsonl as it happens; a search that is there goes on where it was.
-    Without `address` an embedded Ray is started and stopped again; on a cluster, `directory` must be one that every
-    node reaches. Raises InvalidInput if no node can run a trial.
+    When `seconds` are over, nothing new starts and each trial stops after the epoch that it is in.
+
+    What happens is in the state's journal as it happens, and what goes on from it in `directory`, which on a cluster
+    must be one that every node reaches. Without `address` an embedded Ray is started and stopped again. Raises
+    InvalidInput if no node can run a trial.
     """
     directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
     checkpoints = directory / CHECKPOINTS
     with connected(address):
         check_resources(resources)
-        slots = resources.max_concurrent or _num_slots(resources, address)
-        state = SearchState(space, Journal(directory / FILE_NAME), max_concurrent=slots)
         trainable = tune.with_resources(
-            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=space.metric, checkpoints=checkpoints),
+            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=state.metric, checkpoints=checkpoints),
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
         if not state.finished:
-            _tuner(trainable, state, directory).fit()
+            slots = resources.max_concurrent or _num_slots(resources, address)
+            _tuner(trainable, state, directory, max_concurrent=slots, deadline=Deadline(seconds)).fit()
     if state.finished:
         state.close()
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -98,12 +99,14 @@ def check_resources(resources: Resources) -> None:
     raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
 
 
-def _tuner(trainable: Any, state: SearchState, directory: Path) -> tune.Tuner:
+def _tuner(
+    trainable: Any, state: TrialState, directory: Path, *, max_concurrent: int, deadline: Deadline
+) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state),
-            scheduler=StateScheduler(state, directory / CHECKPOINTS),
+            search_alg=StateSearcher(state, max_concurrent=max_concurrent, deadline=deadline),
+            scheduler=StateScheduler(state, directory / CHECKPOINTS, deadline=deadline),
             num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             trial_dirname_creator=_trial_name,

@@ -1,4 +1,4 @@
-"""The search's state behind Ray Tune's TrialScheduler interface."""
+"""A search's (or a race's) state behind Ray Tune's TrialScheduler interface."""
 
 from pathlib import Path
 from typing import Any
@@ -7,36 +7,40 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from fer_search.journal import DIVERGED
 from fer_search.tuning.checkpoints import TrialCheckpoints
+from fer_search.tuning.deadline import Deadline
 from fer_search.tuning.objective import trial_directory
-from fer_search.tuning.state import SearchState
+from fer_search.tuning.trial_state import TrialState
 
 
 class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
-    """Tells the state what workers report, and Ray whether they go on.
+    """Tells the state what workers report, and Ray whether they go on; after the `deadline` none does.
 
     Ray's own ASHAScheduler is not saved with an experiment: after a restart its rungs are empty (ray#30838).
     """
 
-    def __init__(self, state: SearchState, checkpoints: Path) -> None:
+    def __init__(self, state: TrialState, checkpoints: Path, *, deadline: Deadline) -> None:
         super().__init__()
-        self.state, self.checkpoints = state, checkpoints
+        self.state, self.checkpoints, self.deadline = state, checkpoints, deadline
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Accept Tune's call; metric and mode are the space's."""
+        """Accept Tune's call; metric and mode are the state's."""
         return True
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Record a report and decide."""
         number = trial.config["trial"]
         if "diverged" in result:
-            self.state.fail(number, f"diverged: {result['diverged']}")
+            self.state.fail(number, DIVERGED + result["diverged"])
             self._free_disk(number)
             return str(TrialScheduler.STOP)
         prefix = "metrics/"  # Tune hands over a flattened result
         metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
         goes_on = self.state.report(number, result["epoch"], metrics)
-        if goes_on:
+        if goes_on and self.deadline.passed:
+            self.state.interrupt(number)
+        elif goes_on:
             return str(TrialScheduler.CONTINUE)
         self._free_disk(number)
         return str(TrialScheduler.STOP)
@@ -53,7 +57,7 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
 class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Tells the state of a trial that Ray gave up after its retries, and keeps the tracebacks in `directory`."""
 
-    def __init__(self, state: SearchState, directory: Path) -> None:
+    def __init__(self, state: TrialState, directory: Path) -> None:
         self.state, self.directory = state, directory
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -1,25 +1,32 @@
-"""The search's state behind Ray Tune's Searcher interface."""
+"""A search's (or a race's) state behind Ray Tune's Searcher interface."""
 
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from fer_search.tuning.state import SearchState
+from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.trial_state import TrialState
 
 
 class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Gives free workers their trials: `{"trial": number, "parameters": complete parameter set}`.
 
+    At most `max_concurrent` run at once (0: as many as Tune asks for), and none starts after the `deadline`.
+
     A trial of ours may be several of Ray's: one that waited at a rung, or was interrupted, comes again and goes on from
     its checkpoint, on whatever node. So Ray has nothing to keep for it, and nothing of Ray's has to survive a restart.
     """
 
-    def __init__(self, state: SearchState) -> None:
-        super().__init__(metric=state.space.metric, mode="max")
-        self.state = state
+    def __init__(self, state: TrialState, *, max_concurrent: int, deadline: Deadline) -> None:
+        super().__init__(metric=state.metric, mode="max")
+        self.state, self.max_concurrent, self.deadline = state, max_concurrent, deadline
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what a free worker is to run, None if it has to wait, or FINISHED."""
+        if self.deadline.passed:
+            return None if self.state.num_running else str(Searcher.FINISHED)
+        if self.max_concurrent and self.state.num_running >= self.max_concurrent:
+            return None
         trial = self.state.next_trial()
         if trial is not None:
             return {"trial": trial.number, "parameters": trial.parameters}

@@ -71,6 +71,10 @@ class _Reader:
         dimensions, labels = reader.read()
         space = Space(parameters=parameters, dimensions=dimensions, points=(), **settings)
         self.findings += check_conditions(space, labels)
+        if space.searcher != "curves":
+            for name in (name for name, dimension in dimensions.items() if dimension.prior is not None):
+                rule = f"must not be given, since it has no effect while searcher is {space.searcher}"
+                self._add(f"{labels[name]}.prior", rule, "a prior")
         # Where a parameter is searched everywhere, its fixed value would have no effect.
         for key in sorted(base.keys() & domains.keys()):
             if is_unconditional(domains[key]) or key in always_searched(space):

@@ -411,3 +411,11 @@ def test_a_value_of_the_base_is_judged_beside_what_the_first_trial_searches():
     """One layer in the base would forbid adaptive; but layers are searched, from two."""
     space = {"layers": {"low": 2, "high": 4}}
     assert read({"search": {"metric": "score"}, "base": {"adaptive": True}, "space": space}).parameters["adaptive"]
+
+
+def test_a_prior_beside_a_searcher_that_ignores_it_is_an_error():
+    rate = {"low": 0.001, "high": 0.1, "default": 0.01, "prior": {"center": 0.01, "width": 0.2}}
+    table = {"search": {"metric": "score", "searcher": "tpe"}, "space": {"rate": rate}}
+    assert problems(table) == (
+        "my.toml: space.rate.prior: must not be given, since it has no effect while searcher is tpe, got 'a prior'",
+    )

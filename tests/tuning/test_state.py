@@ -11,11 +11,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from toy import ToyObjective, toy_space
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
+from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.state import SearchState
 
 
-def new_state(directory, space, **settings):
-    return SearchState(space, Journal(directory / FILE_NAME), **settings)
+def new_state(directory, space):
+    return SearchState(space, Journal(directory / FILE_NAME))
 
 
 def play(state):
@@ -48,9 +50,12 @@ def story(directory):
     return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
 
 
-@pytest.mark.parametrize("scheduler", ["promotion", "stopping"])
-def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path, scheduler):
-    space = toy_space(14, scheduler=scheduler, first_rung=1)
+@pytest.mark.parametrize(
+    ("scheduler", "searcher"),
+    [("promotion", "curves"), ("stopping", "curves"), ("promotion", "tpe"), ("stopping", "random")],
+)
+def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path, scheduler, searcher):
+    space = toy_space(14, scheduler=scheduler, searcher=searcher, first_rung=1)
     (tmp_path / "whole").mkdir()
     play(new_state(tmp_path / "whole", space))
     whole = story(tmp_path / "whole")
@@ -64,6 +69,49 @@ def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path
         assert story(cut) == whole, f"cut after event {length}"
 
 
+@pytest.mark.parametrize("scheduler", ["promotion", "stopping"])
+@pytest.mark.parametrize("epochs_between", [1, 2, 5])
+def test_a_search_whose_time_is_up_again_and_again_ends_as_one_that_had_enough(tmp_path, scheduler, epochs_between):
+    space = toy_space(14, scheduler=scheduler, first_rung=1)
+    (tmp_path / "whole").mkdir()
+    play(new_state(tmp_path / "whole", space))
+    while True:
+        state = new_state(tmp_path, space)
+        if state.finished:
+            state.close()
+            break
+        play_for(state, epochs_between)
+        assert "RUNNING" not in {trial.state for trial in read_journal(tmp_path / FILE_NAME)}
+    assert [
+        event for event in story(tmp_path) if event["event"] in ("epoch_ended", "trial_started", "trial_ended")
+    ] == [
+        event
+        for event in story(tmp_path / "whole")
+        if event["event"] in ("epoch_ended", "trial_started", "trial_ended")
+    ]
+
+
+def play_for(state, num_epochs):
+    """Run the toy objective for so many epochs, then let the trial wait."""
+    while not state.finished:
+        trial = state.next_trial()
+        scores = curve(trial.parameters)
+        for epoch in range(max(1, len(trial.epochs)), len(scores) + 1):
+            if scores[epoch - 1] is None:
+                state.fail(trial.number, "diverged")
+                break
+            known = epoch <= len(trial.epochs)
+            goes_on = state.report(trial.number, epoch, {"score": scores[epoch - 1]})
+            num_epochs -= not known
+            if not goes_on:
+                break
+            if num_epochs <= 0:
+                state.interrupt(trial.number)
+                return
+        if num_epochs <= 0:
+            return
+
+
 def test_the_default_comes_first_and_every_trial_has_a_complete_parameter_set(tmp_path):
     state = new_state(tmp_path, toy_space(3))
     assert state.next_trial().parameters == {"epochs": 9, "x": 5.0}
@@ -72,12 +120,13 @@ def test_the_default_comes_first_and_every_trial_has_a_complete_parameter_set(tm
 
 
 def test_no_more_trials_run_at_once_than_allowed(tmp_path):
-    state = new_state(tmp_path, toy_space(9), max_concurrent=2)
-    assert state.next_trial().number == 0
-    assert state.next_trial().number == 1
-    assert state.next_trial() is None
+    state = new_state(tmp_path, toy_space(9))
+    searcher = StateSearcher(state, max_concurrent=2, deadline=Deadline())
+    assert searcher.suggest("a") == {"trial": 0, "parameters": {"epochs": 9, "x": 5.0}}
+    assert searcher.suggest("b")["trial"] == 1
+    assert searcher.suggest("c") is None
     state.fail(0, "broken")
-    assert state.next_trial().number == 2
+    assert searcher.suggest("d")["trial"] == 2
 
 
 def test_optuna_is_told_what_really_happened(tmp_path):

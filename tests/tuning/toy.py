@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_search.tuning.run import Resources, run_search
+from fer_search.journal import FILE_NAME, Journal
+from fer_search.tuning.run import Resources, run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.space_file import read_space
+from fer_search.tuning.state import SearchState
 
 HORIZON = 9
 
@@ -58,14 +60,13 @@ def toy_space(num_trials: int, **search: Any) -> Space:
     return read_space(table, source=Path("toy.toml"), defaults=defaults, check=lambda values: [], metrics=["score"])
 
 
+def search_toy(directory: Path, num_trials: int, *, pause: float = 0.02, broken: bool = False, **settings: Any) -> bool:
+    state = SearchState(toy_space(num_trials), Journal(directory / FILE_NAME))
+    return run_trials(ToyObjective(seconds=pause, broken=broken), state, directory, **settings)
+
+
 if __name__ == "__main__":
-    directory = Path(sys.argv[1])
-    directory.mkdir(exist_ok=True)
-    finished = run_search(
-        ToyObjective(seconds=0.02),
-        toy_space(int(sys.argv[2])),
-        directory,
-        resources=Resources(max_concurrent=1),
-        address=next((argument for argument in sys.argv[3:] if ":" in argument), None),
-    )
-    assert finished
+    found = Path(sys.argv[1])
+    found.mkdir(exist_ok=True)
+    cluster = next((argument for argument in sys.argv[3:] if ":" in argument), None)
+    assert search_toy(found, int(sys.argv[2]), resources=Resources(max_concurrent=1), address=cluster)

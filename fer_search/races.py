@@ -1,0 +1,102 @@
+"""The race of a search's best trials as a run on disk, and in MLflow beside the search."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import Splits
+from fer_search.errors import InvalidInput, problem
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import Journal, TrialRecord
+from fer_search.recipe import Recipe
+from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
+from fer_search.runs import SETTINGS, read_settings
+from fer_search.training.objective import TrainingObjective
+from fer_search.tuning.race import RaceState, Standing, entrants
+from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.space import Space
+
+RACE = "race"
+MIN_SEEDS = 3
+
+
+def run_race(
+    search: Path,
+    settings: dict[str, Any],
+    space: Space,
+    trials: Sequence[TrialRecord],
+    *,
+    top: int,
+    max_seeds: int,
+    follow: Follow | None,
+) -> list[Standing]:
+    """Race the `top` trials of the search in the directory `search`, or go on with the race there.
+
+    Raises InvalidInput where the race there has other entrants, as after a longer search, or another number of seeds.
+    """
+    if max_seeds < MIN_SEEDS:
+        rule = f"must be at least {MIN_SEEDS}: fewer say nothing about the noise"
+        raise InvalidInput(problem("command line", "seeds", rule, max_seeds))
+    parameters = entrants(trials, metric=space.metric, top=top)
+    asked = {"entrants": sorted(parameters), "max_seeds": max_seeds}
+    directory = search / RACE
+    if (directory / SETTINGS).exists():
+        race = read_settings(directory, kind=RACE)
+        rule = "must be {!r}, as in the race there (remove the directory to start anew)"
+        if different := [key for key in asked if asked[key] != race[key]]:
+            raise InvalidInput([problem(directory, key, rule.format(race[key]), asked[key]) for key in different])
+    else:
+        taken = ("tracking_uri", "resources", "address", "data")
+        race = {
+            "kind": RACE,
+            "search_id": uuid4().hex,
+            "versions": package_versions(),
+            **asked,
+            **{key: settings[key] for key in taken},
+        }
+    faces = load_faces(settings["data"]["source"])
+    check_fingerprint(faces, settings)
+    splits = split_for(faces, Recipe.build(space.parameters))
+    resources = Resources(**race["resources"])
+    state = _state(directory, space, parameters, max_seeds)
+    with recorded(
+        directory,
+        race,
+        title=f"{search.name} race",
+        tags={"search": search.name, "race_of": settings["search_id"]},
+        follow=follow,
+        parent_params={"max_seeds": max_seeds, "horizon": space.horizon},
+    ) as outcome:
+        objective = objective_on(splits, resources)
+        outcome.finished = run_trials(objective, state, directory, resources=resources, address=race["address"])
+    return state.standings()
+
+
+def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[Standing]:
+    """Return how the race of a search stands; empty where there is none."""
+    directory = search / RACE
+    if not (directory / JOURNAL).exists():
+        return []
+    race = read_settings(directory, kind=RACE)
+    parameters = {trial.number: trial.parameters for trial in trials if trial.number in race["entrants"]}
+    return _state(directory, space, parameters, race["max_seeds"]).standings()
+
+
+def objective_on(splits: Splits, resources: Resources) -> TrainingObjective:
+    """Return the training on these faces, on what a trial is given."""
+    device = "cuda" if resources.gpus else "cpu"
+    return TrainingObjective(splits.fit, splits.validation, device=device, threads=resources.cpus)
+
+
+def _state(directory: Path, space: Space, parameters: dict[int, dict[str, Any]], max_seeds: int) -> RaceState:
+    return RaceState(
+        parameters,
+        Journal(directory / JOURNAL),
+        metric=space.metric,
+        horizon=space.horizon,
+        seed=space.seed,
+        min_seeds=MIN_SEEDS,
+        max_seeds=max_seeds,
+    )

@@ -1,0 +1,286 @@
+"""Suggest configurations from all epochs of all trials: expected improvement at the horizon of a model of the curves.
+
+One Gaussian process over configuration and epoch, as in MOBSTER (Klein et al. 2020, https://arxiv.org/abs/2003.10865),
+so a single epoch of many trials already says where good final values may lie, and long trainings say how far a first
+epoch can be trusted. Everything is recomputed from the study: nothing has to be saved to go on after a restart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+from scipy.stats import qmc
+
+from fer_search.tuning.gaussian_process import Array, Kernel, Points, Posterior, fit
+
+Indices = NDArray[np.int64]
+
+STARTUP_PER_PARAMETER = 2
+RANDOM_EVERY = 4
+"""Every fourth proposal is not the model's: mostly that costs a first rung, and it finds what the model is blind to."""
+MAX_POINTS = 300
+FIT_POINTS = 150
+REFIT_GROWTH = 1.25
+NUM_RANDOM, NUM_PARENTS, NUM_CHILDREN = 200, 5, 20
+SEARCH_WIDTHS = (0.15, 0.1, 0.03)
+
+
+class CurveSampler(BaseSampler):
+    """Proposes for trial n what is a pure function of (seed, n, the study's trials); the study must be maximised.
+
+    A trial counts by its intermediate values {epoch: value}, at `levels` (where trials are compared) and at its last
+    epoch. A failed trial counts as the worst value seen, at the horizon; one that runs, or that has not reported yet,
+    as what the model expects of it. Values must be finite.
+    """
+
+    def __init__(self, *, seed: int, levels: Sequence[int]) -> None:
+        self.seed, self.levels = seed, tuple(sorted(levels))
+        self.horizon = self.levels[-1]
+        # The last fit by its data: saves time, and no result depends on it.
+        self._kernels: dict[bytes, Kernel] = {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return every parameter that a trial has had so far, also those that only some trials have."""
+        return _space(_before(study, trial))
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose a configuration: a Sobol point at first and for every fourth trial, else the model's choice."""
+        if not search_space:
+            return {}
+        encoding = Encoding(search_space)
+        data = _observe(_before(study, trial), encoding, self.levels)
+        if trial.number % RANDOM_EVERY == 0 or not data.suffices(encoding):
+            sequence = qmc.Sobol(encoding.num_parameters, seed=np.random.default_rng(self.seed))
+            if trial.number:
+                sequence.fast_forward(trial.number)
+            return encoding.decode(sequence.random(1)[0])
+        return encoding.decode(self._propose(data, encoding, np.random.default_rng([self.seed, trial.number])))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that no trial before has had."""
+        rng = np.random.default_rng([self.seed, trial.number, *param_name.encode()])
+        return Encoding({param_name: param_distribution}).decode(rng.random(1))[param_name]
+
+    def _model(self, data: "Observations", encoding: "Encoding") -> Posterior:
+        kept = data.thinned(MAX_POINTS, upto=len(data.columns))
+        return Posterior(self._kernel(data, encoding), data.points.take(kept), warp(data.values[kept]))
+
+    def _kernel(self, data: "Observations", encoding: "Encoding") -> Kernel:
+        # The fit sees only the oldest trials, in numbers that grow by a quarter, so that it seldom has to be repeated
+        # and yet follows from the present data alone.
+        rows = np.unique(data.points.trial)
+        steps = math.floor(math.log(len(rows), REFIT_GROWTH) + 1e-9)
+        chosen = data.thinned(FIT_POINTS, upto=int(rows[int(REFIT_GROWTH**steps) - 1]) + 1)
+        key = data.digest(chosen) + encoding.groups.tobytes()
+        if key not in self._kernels:
+            fitted = fit(data.points.take(chosen), warp(data.values[chosen]), encoding.groups)
+            self._kernels = {key: fitted}
+        return self._kernels[key]
+
+    def _at_horizon(self, columns: Array, rows: Indices | None = None) -> Points:
+        new = np.full(len(columns), -1)
+        return Points(columns, np.full(len(columns), float(self.horizon)), new if rows is None else rows)
+
+    def _propose(self, data: "Observations", encoding: "Encoding", rng: np.random.Generator) -> Array:
+        """Return the point (num_parameters,) of the unit cube with the largest expected improvement."""
+        posterior = self._model(data, encoding)
+        rows = np.unique(posterior.points.trial)
+        means = posterior.mean(self._at_horizon(data.columns[rows]))
+        parents = data.units[rows[np.argsort(-means, kind="stable")[:NUM_PARENTS]]]
+        bar = float(means.max())
+        posterior = posterior.believing(self._at_horizon(data.columns[data.pending], data.pending))
+        candidates = rng.random((NUM_RANDOM, encoding.num_parameters))
+        for width in SEARCH_WIDTHS:
+            candidates = np.concatenate([candidates, _children(parents, width, encoding, rng)])
+            gains = expected_improvement(*posterior.moments(self._at_horizon(encoding.columns(candidates))), bar)
+            parents = candidates = candidates[np.argsort(-gains, kind="stable")[:NUM_PARENTS]]
+        return np.asarray(candidates[0])
+
+
+def warp(values: Array) -> Array:
+    """Return `values` (n,) as minus the logarithm of their distance to the best, standardised.
+
+    It squashes the failures at the lower end, which would otherwise set the scale, and evens out curves that approach
+    their limit. The distance is counted in units of the median's.
+    """
+    best = values.max()
+    unit = max(float(best - np.median(values)), 1e-12)
+    warped = -np.log1p((best - values) / unit)
+    return np.asarray((warped - warped.mean()) / max(float(warped.std()), 1e-12))
+
+
+def expected_improvement(mean: Array, std: Array, bar: float) -> Array:
+    """Return E[max(0, y - bar)] (n,) for y normal with `mean` and `std` (n,) (Mockus 1975; Jones et al. 1998)."""
+    z = (mean - bar) / std
+    return np.asarray(std * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What the model sees of trials: `units` and `columns` (trials, ·) of all, `points` and `values` of what was seen.
+
+    `points.trial` and `pending` are rows of `units` and `columns`.
+    """
+
+    units: Array
+    columns: Array
+    points: Points
+    values: Array
+    pending: Indices
+
+    def suffices(self, encoding: "Encoding") -> bool:
+        """Return whether enough trials have a value to learn from; too few lead a search astray for long."""
+        return len(np.unique(self.points.trial)) >= STARTUP_PER_PARAMETER * (encoding.num_parameters + 1)
+
+    def digest(self, index: Indices) -> bytes:
+        """Return the bytes of the observations at `index`: what a model of them depends on."""
+        points = self.points.take(index)
+        return b"".join(part.tobytes() for part in (points.x, points.epoch, points.trial, self.values[index]))
+
+    def thinned(self, limit: int, *, upto: int) -> Indices:
+        """Return the indices of at most `limit` observations of the trials in the first `upto` rows.
+
+        Curves that went furthest come first, whole. Of those that ended earliest, which are the most, up to a third of
+        the room goes to the best, and the rest is spread evenly over all.
+        """
+        index = np.flatnonzero(self.points.trial < upto)
+        if len(index) <= limit:
+            return index
+        reached = np.zeros(len(self.columns))
+        np.maximum.at(reached, self.points.trial, self.points.epoch)
+        reached = reached[self.points.trial[index]]
+        shallow = index[reached == reached.min()]
+        deep = index[np.lexsort((index, -reached))][: len(index) - len(shallow)]
+        deep = deep[: max(limit - len(shallow), int(0.7 * limit))]
+        room = limit - len(deep)
+        shallow = shallow[np.argsort(-self.values[shallow], kind="stable")]
+        best, others = shallow[: room // 3], shallow[room // 3 :]
+        spread = others[np.linspace(0, len(others) - 1, room - len(best)).astype(int)]
+        return np.sort(np.concatenate([deep, best, spread]))
+
+
+def _observe(trials: Sequence[FrozenTrial], encoding: "Encoding", levels: Sequence[int]) -> Observations:
+    rows, epochs, values = [], [], []
+    pending, failed = [], []
+    for row, trial in enumerate(trials):
+        curve = trial.intermediate_values
+        last = max(curve, default=0)
+        if trial.state == TrialState.FAIL:
+            failed.append(row)
+            continue
+        if trial.state == TrialState.RUNNING and last not in levels:
+            pending.append(row)
+        for epoch in (*(level for level in levels if level < last and level in curve), *([last] if curve else ())):
+            rows.append(row)
+            epochs.append(epoch)
+            values.append(curve[epoch])
+    if values:
+        rows, epochs = rows + failed, epochs + [levels[-1]] * len(failed)
+        values = values + [min(values)] * len(failed)
+    units = encoding.units([trial.params for trial in trials])
+    columns = encoding.columns(units)
+    index = np.array(rows, dtype=np.int64)
+    points = Points(columns[index], np.array(epochs, dtype=float), index)
+    return Observations(units, columns, points, np.array(values, dtype=float), np.array(pending, np.int64))
+
+
+def _children(parents: Array, width: float, encoding: "Encoding", rng: np.random.Generator) -> Array:
+    """Return NUM_CHILDREN variations (·, num_parameters) of each parent, of all or of some of its parameters."""
+    copies = np.repeat(parents, NUM_CHILDREN, axis=0)
+    scale = width * np.exp(rng.uniform(-1, 1, (len(copies), 1)))
+    moved = np.clip(copies + scale * rng.standard_normal(copies.shape), 0, 1)
+    drawn = np.where(rng.random(copies.shape) < 0.5, rng.random(copies.shape), copies)
+    changed = rng.random(copies.shape) < rng.choice([0.4, 1.0], size=(len(copies), 1))
+    return np.where(changed, np.where(encoding.is_choice, drawn, moved), copies)
+
+
+def _before(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    return [past for past in study.get_trials(deepcopy=False) if past.number < trial.number]
+
+
+def _space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    space = {name: distribution for trial in trials for name, distribution in trial.distributions.items()}
+    return {name: space[name] for name in sorted(space) if not space[name].single()}
+
+
+class Encoding:
+    """Parameters as points of the unit cube, and as the columns that a kernel measures distances in.
+
+    A point holds a number in [0, 1] per parameter, equal shares of which belong to equal shares of the domain. A column
+    is such a number, rounded to a value that the domain has; a categorical parameter has one column per choice.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self.space = dict(space)
+        self.num_parameters = len(self.space)
+        self.is_choice = np.array([isinstance(each, CategoricalDistribution) for each in self.space.values()])
+        widths = [len(each.choices) if isinstance(each, CategoricalDistribution) else 1 for each in self.space.values()]
+        self.groups: NDArray[np.int64] = np.repeat(np.arange(self.num_parameters), widths)
+
+    def units(self, parameters: Sequence[Mapping[str, Any]]) -> Array:
+        """Return the points (len(parameters), num_parameters); a parameter that is absent counts as the middle."""
+        points = np.full((len(parameters), self.num_parameters), 0.5)
+        for column, (name, distribution) in enumerate(self.space.items()):
+            rows = [row for row, each in enumerate(parameters) if name in each]
+            values = np.array([distribution.to_internal_repr(parameters[row][name]) for row in rows])
+            points[rows, column] = _to_unit(distribution, values)
+        return np.asarray(np.clip(points, 0, 1))
+
+    def columns(self, points: Array) -> Array:
+        """Return the columns (len(points), len(groups)) of `points` (n, num_parameters)."""
+        parts = []
+        for unit, distribution in zip(points.T, self.space.values(), strict=True):
+            values = _from_unit(distribution, unit)
+            if isinstance(distribution, CategoricalDistribution):
+                # Two choices are at distance 1, as the two ends of a range are.
+                parts.append(np.eye(len(distribution.choices))[values.astype(int)] / math.sqrt(2))
+            else:
+                parts.append(_to_unit(distribution, values)[:, None])
+        return np.concatenate(parts, axis=1)
+
+    def decode(self, point: Array) -> dict[str, Any]:
+        """Return the parameters at one `point` (num_parameters,)."""
+        return {
+            name: distribution.to_external_repr(float(_from_unit(distribution, unit[None])[0]))
+            for unit, (name, distribution) in zip(point, self.space.items(), strict=True)
+        }
+
+
+def _ends(distribution: BaseDistribution) -> tuple[float, float, bool]:
+    """Return both ends of what maps to the unit interval, and whether on a log scale; half a step beyond each value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return -0.5, len(distribution.choices) - 0.5, False
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    half = (distribution.step or 0) / 2
+    return distribution.low - half, distribution.high + half, distribution.log
+
+
+def _to_unit(distribution: BaseDistribution, values: Array) -> Array:
+    low, high, log = _ends(distribution)
+    if log:
+        low, high, values = math.log(low), math.log(high), np.log(values)
+    return np.asarray((values - low) / (high - low))
+
+
+def _from_unit(distribution: BaseDistribution, unit: Array) -> Array:
+    """Return the internal representations (n,) of values that the domain has."""
+    low, high, log = _ends(distribution)
+    values = np.exp(math.log(low) + unit * (math.log(high) - math.log(low))) if log else low + unit * (high - low)
+    if isinstance(distribution, CategoricalDistribution):
+        return np.asarray(np.clip(np.round(values), 0, len(distribution.choices) - 1))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is not None:
+        values = distribution.low + distribution.step * np.round((values - distribution.low) / distribution.step)
+    return np.asarray(np.clip(values, distribution.low, distribution.high))

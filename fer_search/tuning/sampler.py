@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 from scipy.stats import qmc
 
+from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.gaussian_process import Array, Kernel, Points, Posterior, fit
+from fer_search.tuning.space import Prior
 
 Indices = NDArray[np.int64]
+
+DIVERGED = "diverged"
+"""The user attribute of a failed trial whose parameters are to blame."""
 
 STARTUP_PER_PARAMETER = 2
 RANDOM_EVERY = 4
@@ -37,12 +42,15 @@ class CurveSampler(BaseSampler):
     """Proposes for trial n what is a pure function of (seed, n, the study's trials); the study must be maximised.
 
     A trial counts by its intermediate values {epoch: value}, at `levels` (where trials are compared) and at its last
-    epoch. A failed trial counts as the worst value seen, at the horizon; one that runs, or that has not reported yet,
-    as what the model expects of it. Values must be finite.
+    epoch. A diverged trial counts as the worst value seen, at the horizon; one that runs, or that has not reported yet,
+    as what the model expects of it. Values must be finite. Where `priors` say that good values are expected, by
+    parameter as in `Dimension.prior`, are the trials that are not the model's and half of the candidates that are.
     """
 
-    def __init__(self, *, seed: int, levels: Sequence[int]) -> None:
-        self.seed, self.levels = seed, tuple(sorted(levels))
+    def __init__(
+        self, *, seed: int, levels: Sequence[int], priors: Mapping[str, Prior | tuple[float, ...]] | None = None
+    ) -> None:
+        self.seed, self.levels, self.priors = seed, tuple(sorted(levels)), priors or {}
         self.horizon = self.levels[-1]
         # The last fit by its data: saves time, and no result depends on it.
         self._kernels: dict[bytes, Kernel] = {}
@@ -63,7 +71,7 @@ class CurveSampler(BaseSampler):
             sequence = qmc.Sobol(encoding.num_parameters, seed=np.random.default_rng(self.seed))
             if trial.number:
                 sequence.fast_forward(trial.number)
-            return encoding.decode(sequence.random(1)[0])
+            return encoding.decode(encoding.drawn(sequence.random(1), self.priors)[0])
         return encoding.decode(self._propose(data, encoding, np.random.default_rng([self.seed, trial.number])))
 
     def sample_independent(
@@ -71,13 +79,14 @@ class CurveSampler(BaseSampler):
     ) -> Any:
         """Draw a parameter that no trial before has had."""
         rng = np.random.default_rng([self.seed, trial.number, *param_name.encode()])
-        return Encoding({param_name: param_distribution}).decode(rng.random(1))[param_name]
+        encoding = Encoding({param_name: param_distribution})
+        return encoding.decode(encoding.drawn(rng.random((1, 1)), self.priors)[0])[param_name]
 
-    def _model(self, data: "Observations", encoding: "Encoding") -> Posterior:
+    def _model(self, data: "Observations", encoding: Encoding) -> Posterior:
         kept = data.thinned(MAX_POINTS, upto=len(data.columns))
         return Posterior(self._kernel(data, encoding), data.points.take(kept), warp(data.values[kept]))
 
-    def _kernel(self, data: "Observations", encoding: "Encoding") -> Kernel:
+    def _kernel(self, data: "Observations", encoding: Encoding) -> Kernel:
         # The fit sees only the oldest trials, in numbers that grow by a quarter, so that it seldom has to be repeated
         # and yet follows from the present data alone.
         rows = np.unique(data.points.trial)
@@ -93,7 +102,7 @@ class CurveSampler(BaseSampler):
         new = np.full(len(columns), -1)
         return Points(columns, np.full(len(columns), float(self.horizon)), new if rows is None else rows)
 
-    def _propose(self, data: "Observations", encoding: "Encoding", rng: np.random.Generator) -> Array:
+    def _propose(self, data: "Observations", encoding: Encoding, rng: np.random.Generator) -> Array:
         """Return the point (num_parameters,) of the unit cube with the largest expected improvement."""
         posterior = self._model(data, encoding)
         rows = np.unique(posterior.points.trial)
@@ -102,6 +111,7 @@ class CurveSampler(BaseSampler):
         bar = float(means.max())
         posterior = posterior.believing(self._at_horizon(data.columns[data.pending], data.pending))
         candidates = rng.random((NUM_RANDOM, encoding.num_parameters))
+        candidates[::2] = encoding.drawn(candidates[::2], self.priors)
         for width in SEARCH_WIDTHS:
             candidates = np.concatenate([candidates, _children(parents, width, encoding, rng)])
             gains = expected_improvement(*posterior.moments(self._at_horizon(encoding.columns(candidates))), bar)
@@ -140,7 +150,7 @@ class Observations:
     values: Array
     pending: Indices
 
-    def suffices(self, encoding: "Encoding") -> bool:
+    def suffices(self, encoding: Encoding) -> bool:
         """Return whether enough trials have a value to learn from; too few lead a search astray for long."""
         return len(np.unique(self.points.trial)) >= STARTUP_PER_PARAMETER * (encoding.num_parameters + 1)
 
@@ -171,14 +181,14 @@ class Observations:
         return np.sort(np.concatenate([deep, best, spread]))
 
 
-def _observe(trials: Sequence[FrozenTrial], encoding: "Encoding", levels: Sequence[int]) -> Observations:
+def _observe(trials: Sequence[FrozenTrial], encoding: Encoding, levels: Sequence[int]) -> Observations:
     rows, epochs, values = [], [], []
     pending, failed = [], []
     for row, trial in enumerate(trials):
         curve = trial.intermediate_values
         last = max(curve, default=0)
         if trial.state == TrialState.FAIL:
-            failed.append(row)
+            failed += [row] if trial.user_attrs.get(DIVERGED) else []  # a broken machine says nothing of the parameters
             continue
         if trial.state == TrialState.RUNNING and last not in levels:
             pending.append(row)
@@ -196,7 +206,7 @@ def _observe(trials: Sequence[FrozenTrial], encoding: "Encoding", levels: Sequen
     return Observations(units, columns, points, np.array(values, dtype=float), np.array(pending, np.int64))
 
 
-def _children(parents: Array, width: float, encoding: "Encoding", rng: np.random.Generator) -> Array:
+def _children(parents: Array, width: float, encoding: Encoding, rng: np.random.Generator) -> Array:
     """Return NUM_CHILDREN variations (·, num_parameters) of each parent, of all or of some of its parameters."""
     copies = np.repeat(parents, NUM_CHILDREN, axis=0)
     scale = width * np.exp(rng.uniform(-1, 1, (len(copies), 1)))
@@ -213,74 +223,3 @@ def _before(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
 def _space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     space = {name: distribution for trial in trials for name, distribution in trial.distributions.items()}
     return {name: space[name] for name in sorted(space) if not space[name].single()}
-
-
-class Encoding:
-    """Parameters as points of the unit cube, and as the columns that a kernel measures distances in.
-
-    A point holds a number in [0, 1] per parameter, equal shares of which belong to equal shares of the domain. A column
-    is such a number, rounded to a value that the domain has; a categorical parameter has one column per choice.
-    """
-
-    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
-        self.space = dict(space)
-        self.num_parameters = len(self.space)
-        self.is_choice = np.array([isinstance(each, CategoricalDistribution) for each in self.space.values()])
-        widths = [len(each.choices) if isinstance(each, CategoricalDistribution) else 1 for each in self.space.values()]
-        self.groups: NDArray[np.int64] = np.repeat(np.arange(self.num_parameters), widths)
-
-    def units(self, parameters: Sequence[Mapping[str, Any]]) -> Array:
-        """Return the points (len(parameters), num_parameters); a parameter that is absent counts as the middle."""
-        points = np.full((len(parameters), self.num_parameters), 0.5)
-        for column, (name, distribution) in enumerate(self.space.items()):
-            rows = [row for row, each in enumerate(parameters) if name in each]
-            values = np.array([distribution.to_internal_repr(parameters[row][name]) for row in rows])
-            points[rows, column] = _to_unit(distribution, values)
-        return np.asarray(np.clip(points, 0, 1))
-
-    def columns(self, points: Array) -> Array:
-        """Return the columns (len(points), len(groups)) of `points` (n, num_parameters)."""
-        parts = []
-        for unit, distribution in zip(points.T, self.space.values(), strict=True):
-            values = _from_unit(distribution, unit)
-            if isinstance(distribution, CategoricalDistribution):
-                # Two choices are at distance 1, as the two ends of a range are.
-                parts.append(np.eye(len(distribution.choices))[values.astype(int)] / math.sqrt(2))
-            else:
-                parts.append(_to_unit(distribution, values)[:, None])
-        return np.concatenate(parts, axis=1)
-
-    def decode(self, point: Array) -> dict[str, Any]:
-        """Return the parameters at one `point` (num_parameters,)."""
-        return {
-            name: distribution.to_external_repr(float(_from_unit(distribution, unit[None])[0]))
-            for unit, (name, distribution) in zip(point, self.space.items(), strict=True)
-        }
-
-
-def _ends(distribution: BaseDistribution) -> tuple[float, float, bool]:
-    """Return both ends of what maps to the unit interval, and whether on a log scale; half a step beyond each value."""
-    if isinstance(distribution, CategoricalDistribution):
-        return -0.5, len(distribution.choices) - 0.5, False
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    half = (distribution.step or 0) / 2
-    return distribution.low - half, distribution.high + half, distribution.log
-
-
-def _to_unit(distribution: BaseDistribution, values: Array) -> Array:
-    low, high, log = _ends(distribution)
-    if log:
-        low, high, values = math.log(low), math.log(high), np.log(values)
-    return np.asarray((values - low) / (high - low))
-
-
-def _from_unit(distribution: BaseDistribution, unit: Array) -> Array:
-    """Return the internal representations (n,) of values that the domain has."""
-    low, high, log = _ends(distribution)
-    values = np.exp(math.log(low) + unit * (math.log(high) - math.log(low))) if log else low + unit * (high - low)
-    if isinstance(distribution, CategoricalDistribution):
-        return np.asarray(np.clip(np.round(values), 0, len(distribution.choices) - 1))
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    if distribution.step is not None:
-        values = distribution.low + distribution.step * np.round((values - distribution.low) / distribution.step)
-    return np.asarray(np.clip(values, distribution.low, distribution.high))

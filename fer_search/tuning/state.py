@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from fer_search.journal import Journal, TrialRecord
-from fer_search.tuning.promotion import next_promotion
+from fer_search.tuning.rungs import Rungs
 from fer_search.tuning.sampler import CurveSampler
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
@@ -27,20 +27,19 @@ class SearchState:
 
     def __init__(self, space: Space, journal: Journal) -> None:
         self.space, self.journal = space, journal
-        self._levels = (*space.rungs, space.horizon)
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
-        self._curves = CurveSampler(seed=space.seed, levels=self._levels)
+        priors = {name: dimension.prior for name, dimension in space.dimensions.items() if dimension.prior is not None}
+        self._curves = CurveSampler(seed=space.seed, levels=(*space.rungs, space.horizon), priors=priors)
         self._running: set[int] = set()
         self._interrupted: deque[int] = deque()
-        self._reached: dict[int, dict[int, float]] = {rung: {} for rung in space.rungs}  # by trial, but for the failed
-        self._paused: dict[int, set[int]] = {rung: set() for rung in space.rungs}
+        self._rungs = Rungs(space.rungs, eta=space.eta)
         self.study.sampler = optuna.samplers.RandomSampler()  # what is restored has its values already
         for number in sorted(journal.trials):
             self._restore(journal.trials[number])
         for number in list(self._interrupted):
             self._judge(journal.trials[number])  # a kill may have come before the verdict
-            if journal.trials[number].ended or number in self._paused.get(len(journal.trials[number].epochs), ()):
+            if journal.trials[number].ended or self._rungs.waits(len(journal.trials[number].epochs), number):
                 self._interrupted.remove(number)
 
     @property
@@ -95,8 +94,7 @@ class SearchState:
     def fail(self, number: int, message: str) -> None:
         """Record a trial that diverged or broke; its earlier epochs no longer set the bar for others."""
         self._running.discard(number)
-        for rung in self._reached.values():
-            rung.pop(number, None)
+        self._rungs.forget(number)
         self._end(number, "FAIL", message)
 
     def close(self) -> None:
@@ -126,19 +124,17 @@ class SearchState:
         epoch = len(record.epochs)
         if epoch >= self.space.horizon:
             self._end(record.number, "COMPLETE")
-        elif epoch in self._reached and record.passed < epoch:
-            value, reached = record.epochs[-1][self.metric], self._reached[epoch]
+        elif epoch in self._rungs and record.passed < epoch:
+            value = record.epochs[-1][self.metric]
+            # Under stopping, ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.
+            before = self._rungs.values(epoch) if self.space.scheduler == "stopping" else []
+            self._rungs.reach(epoch, record.number, value)
             if self.space.scheduler == "promotion":
-                reached[record.number] = value
                 self.journal.trial_paused(record.number)
-                self._paused[epoch].add(record.number)
+                self._rungs.wait(epoch, record.number)
                 if self._promotable() == record.number:
                     self._promote(record)
-                return
-            # The stopping rule of ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.
-            passes = not reached or value >= np.percentile(list(reached.values()), 100 * (1 - 1 / self.space.eta))
-            reached[record.number] = value
-            if passes:
+            elif not before or value >= np.percentile(before, 100 * (1 - 1 / self.space.eta)):
                 self.journal.trial_promoted(record.number, epoch)
             else:
                 self._end(record.number, "PRUNED")
@@ -148,19 +144,16 @@ class SearchState:
 
         Where all trials have been started and few came through, the best of the others at the highest rung go on too.
         """
-        number = next_promotion(self._reached, self._paused, levels=self._levels, eta=self.space.eta)
+        number = self._rungs.promotable()
         if number is not None or len(self.journal.trials) < self.space.num_trials or self._running:
             return number
         if sum(record.state == "COMPLETE" for record in self.journal.trials.values()) >= NUM_FINALISTS:
             return None
-        highest = next((rung for rung in reversed(self._paused) if self._paused[rung]), None)
-        if highest is None:
-            return None
-        return max(self._paused[highest], key=lambda number: (self._reached[highest][number], -number))
+        return self._rungs.best_waiting()
 
     def _promote(self, record: TrialRecord) -> None:
         rung = len(record.epochs)
-        self._paused[rung].discard(record.number)
+        self._rungs.leave(rung, record.number)
         self.journal.trial_promoted(record.number, rung)
 
     def _end(self, number: int, state: str, message: str = "") -> None:
@@ -182,11 +175,11 @@ class SearchState:
         for epoch, metrics in enumerate(record.epochs, start=1):
             trial.report(metrics[self.metric], epoch)
             judged = record.ended or record.state == "PAUSED" or epoch < len(record.epochs) or record.passed >= epoch
-            if epoch in self._reached and judged and record.state != "FAIL":
-                self._reached[epoch][record.number] = metrics[self.metric]
+            if epoch in self._rungs and judged and record.state != "FAIL":
+                self._rungs.reach(epoch, record.number, metrics[self.metric])
         if record.ended:
             self._tell(record)
-        elif record.state == "PAUSED" and record.passed < len(record.epochs) in self._paused:
-            self._paused[len(record.epochs)].add(record.number)
+        elif record.state == "PAUSED" and record.passed < len(record.epochs) in self._rungs:
+            self._rungs.wait(len(record.epochs), record.number)
         else:
             self._interrupted.append(record.number)

@@ -8,7 +8,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from fer_search.tuning.sampler import CurveSampler, Encoding, expected_improvement, warp
+from fer_search.tuning.encoding import Encoding
+from fer_search.tuning.sampler import CurveSampler, expected_improvement, warp
+from fer_search.tuning.space import Prior
 
 LEVELS = (1, 3, 9)
 SPACE = {
@@ -33,10 +35,17 @@ def curve(parameters, last):
     return {epoch: final - 0.5 * math.exp(-parameters["y"] * epoch) for epoch in range(1, last + 1)}
 
 
-def past(parameters, last, state=TrialState.PRUNED, space=LINE):
+def past(parameters, last, state=TrialState.PRUNED, space=LINE, **attributes):
     values = curve(parameters, last)
     final = values[last] if state == TrialState.COMPLETE else None
-    return create_trial(state=state, value=final, params=parameters, distributions=space, intermediate_values=values)
+    return create_trial(
+        state=state,
+        value=final,
+        params=parameters,
+        distributions=space,
+        intermediate_values=values,
+        user_attrs=attributes,
+    )
 
 
 def study_with(num_trials, seed=0, data_seed=1):
@@ -86,16 +95,38 @@ def test_trials_that_run_are_believed_so_that_proposals_differ():
     assert len({(each["x"], each["y"]) for each in proposals}) == 6
 
 
-def test_a_failed_trial_is_learned_as_the_worst():
-    study = study_with(31)
-    before = study.ask(LINE).params
+@pytest.mark.parametrize("diverged", [True, False])
+def test_a_diverged_trial_is_learned_as_the_worst_and_one_that_broke_not_at_all(diverged):
+    before = study_with(31).ask(LINE).params
     study = study_with(31)
     rng = np.random.default_rng(0)
     for _ in range(8):
         near = {name: float(np.clip(value + 0.05 * rng.standard_normal(), 0, 1)) for name, value in before.items()}
-        study.add_trial(past(near, 1, TrialState.FAIL))
+        study.add_trial(past(near, 1, TrialState.FAIL, diverged=diverged))
     after = study.ask(LINE).params  # of trial 39, as `before` is of trial 31: neither is a Sobol point
-    assert math.dist(before.values(), after.values()) > 0.1
+    assert (math.dist(before.values(), after.values()) > 0.1) == diverged
+
+
+def test_where_there_is_nothing_to_learn_from_points_are_drawn_from_the_priors():
+    space = {"x": FloatDistribution(1e-4, 1.0, log=True), "kind": CategoricalDistribution(["a", "b", "c"])}
+    priors = {"x": Prior(mean=0.75, deviation=0.1), "kind": (0.1, 0.1, 0.8)}
+    sampler = CurveSampler(seed=0, levels=LEVELS, priors=priors)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    drawn = [study.ask(space).params for _ in range(200)]  # none of them reports
+    logarithms = np.log10([each["x"] for each in drawn])
+    assert np.mean(logarithms) == pytest.approx(-1.0, abs=0.05)  # three quarters of four decades
+    assert np.std(logarithms) == pytest.approx(0.4, abs=0.05)
+    assert np.mean([each["kind"] == "c" for each in drawn]) == pytest.approx(0.8, abs=0.05)
+
+
+def test_priors_do_not_keep_the_model_from_what_is_better():
+    sampler = CurveSampler(seed=0, levels=LEVELS, priors={"x": Prior(mean=0.9, deviation=0.05)})
+    found = []
+    for num_trials in (41, 42, 43):
+        study = study_with(num_trials)
+        study.sampler = sampler
+        found.append(study.ask(LINE).params["x"])
+    assert np.median(np.abs(np.array(found) - 0.3)) < 0.1
 
 
 def test_parameters_that_only_some_trials_have_are_proposed():

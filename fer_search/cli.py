@@ -31,6 +31,7 @@ from fer_search.terminal import (
     out,
     print_evaluation,
     print_json,
+    print_preview,
     print_race,
     print_search,
     print_training,
@@ -107,6 +108,9 @@ def search(
     ] = None,
     tracking_uri: TrackingOption = None,
     hours: HoursOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, time a few steps, say what it would take, and stop.")
+    ] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -121,6 +125,12 @@ def search(
 
     default = workflow.default_resources()
     resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
+    if dry_run:
+        expected = workflow.preview_search(
+            space, data=data, overrides=parse_overrides(overrides or []), num_trials=trials, resources=resources
+        )
+        print_preview(expected, as_json=as_json)
+        return
     result = workflow.search(
         space,
         name=name,

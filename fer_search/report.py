@@ -15,7 +15,6 @@ from fer_search.training.metrics import accuracy_interval, summary
 
 if TYPE_CHECKING:
     from fer_search.training.model_summary import ModelSummary
-    from fer_search.tuning.race import Standing
     from fer_search.tuning.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
@@ -77,43 +76,11 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
             f"{row['trial']}{'*' if row['trial'] == 0 else ''}",
             f"[{STATE_STYLES[row['state']]}]{row['state']}[/]",
             f"{row['epochs']}/{space.horizon}",
-            _percent(row[space.metric]),
+            percent(row[space.metric]),
             "" if row["low"] is None else f"{row['low'] * 100:.1f} - {row['high'] * 100:.1f}",
             "" if difference is None else f"{difference * 100:+.1f}",
         )
     return table
-
-
-def race_table(standings: list["Standing"], *, title: str) -> Table:
-    """Return how the best trials did with fresh seeds, and the verdict."""
-    best = [standing for standing in standings if standing.in_race]
-    verdict = f"the winner is trial {best[0].trial}" if len(best) == 1 else _tie(best)
-    caption = (
-        f"{verdict}\n* the space's own settings. Means of seeds that had no part in the choice, with the interval of "
-        "the mean;\np: the chance to be as far behind if it were no worse than the first."
-    )
-    table = new_table(title, caption=caption)
-    for heading in ("trial", "seeds", "mean", "95 % interval", "behind", "p", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for standing in standings:
-        table.add_row(
-            f"{standing.trial}{'*' if standing.trial == 0 else ''}",
-            str(len(standing.scores)),
-            _percent(standing.mean) if standing.scores else "",
-            ""
-            if standing.low is None or standing.high is None
-            else f"{standing.low * 100:.2f} - {standing.high * 100:.2f}",
-            "" if standing.failed else f"{standing.behind * 100:.2f}",
-            "" if standing.failed else f"{standing.p_value:.3f}",
-            "[red]failed[/]" if standing.failed else "[green]in[/]" if standing.in_race else "out",
-        )
-    return table
-
-
-def _tie(best: list["Standing"]) -> str:
-    if not best:
-        return "no entrant trained to the end with every seed"
-    return f"a tie between the trials {', '.join(str(standing.trial) for standing in best)}"
 
 
 def parameters_table(rows: list[dict[str, Any]]) -> Table:
@@ -142,8 +109,8 @@ def summary_table(rows: list[tuple[str, str, bool, Mapping[str, Any]]], *, title
             f"{figures['accuracy']:.2%}",
             f"{figures['accuracy_low'] * 100:.1f} - {figures['accuracy_high'] * 100:.1f}",
             f"{figures['macro_f1']:.3f}",
-            _percent(figures["calibration_error"]),
-            _percent(figures["calibrated"]["calibration_error"]),
+            percent(figures["calibration_error"]),
+            percent(figures["calibrated"]["calibration_error"]),
         )
     return table
 
@@ -154,7 +121,7 @@ def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
     for heading in ("emotion", "prec.", "recall", *EMOTIONS):
         table.add_column(heading, justify="left" if heading == "emotion" else "right")
     for name, counts in zip(EMOTIONS, figures["confusion"], strict=True):
-        table.add_row(name, _percent(figures["precision"][name]), _percent(figures["recall"][name]), *map(str, counts))
+        table.add_row(name, percent(figures["precision"][name]), percent(figures["recall"][name]), *map(str, counts))
     return table
 
 
@@ -236,7 +203,7 @@ def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
     for heading in ("emotion", *rows[0][2]):
         table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
     for path, emotion, probabilities in rows:
-        table.add_row(escape(path.name), emotion, *map(_percent, probabilities.values()))
+        table.add_row(escape(path.name), emotion, *map(percent, probabilities.values()))
     return table
 
 
@@ -281,7 +248,8 @@ def _difference(difference: Mapping[str, float]) -> str:
     return f"{value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Return a share for a table's cell; empty where there is none."""
     return "" if value is None else f"{value:.1%}"
 
 

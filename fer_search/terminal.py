@@ -19,12 +19,13 @@ from fer_search.report import (
     leak_line,
     paired_lines,
     parameters_table,
-    race_table,
     summary_table,
     target_line,
 )
+from fer_search.report_stages import preview_table, race_table
 
 if TYPE_CHECKING:
+    from fer_search.searches import Preview
     from fer_search.tuning.race import Standing
     from fer_search.workflow import SearchResult
 
@@ -80,6 +81,14 @@ def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     err.print(
         f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
     )
+
+
+def print_preview(expected: "Preview", *, as_json: bool) -> None:
+    """Print what a search would take."""
+    if as_json:
+        print_json({**asdict(expected), "worker_hours": expected.hours, "disk_bytes": expected.disk_bytes(1)})
+    else:
+        out.print(preview_table(expected))
 
 
 def print_race(standings: list["Standing"], *, title: str, as_json: bool) -> None:

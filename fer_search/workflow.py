@@ -23,7 +23,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, TrialRecord, read_journal
 from fer_search.races import objective_on, read_standings, run_race
-from fer_search.recipe import Recipe, read_toml
+from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
     check_fingerprint,
@@ -34,7 +34,8 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
-from fer_search.spaces import check_corners, check_space
+from fer_search.searches import Preview, prepare, preview
+from fer_search.spaces import check_space
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker, check_uri, local_store
@@ -114,16 +115,7 @@ def search(
     directory = run_directory(runs, name)
     if directory.exists():
         raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
-    table = read_toml(space_file)
-    check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
-    table["base"] = {**table.get("base", {}), **(overrides or {})}
-    if num_trials is not None:
-        table["search"] = {**table.get("search", {}), "num_trials": num_trials}
-    space = check_space(table, source=space_file)
-    recipe = Recipe.build(space.complete(space.first_point), source=space_file)
-    faces = load_faces(data)
-    splits = split_for(faces, recipe)
-    check_corners(space, num_images=len(splits.fit), source=space_file)
+    plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
     resources = resources or default_resources()
@@ -131,15 +123,29 @@ def search(
         "kind": "search",
         "search_id": uuid4().hex,
         "space_file": str(space_file),
-        "space": table,
-        "parameters": space.parameters,
+        "space": plan.table,
+        "parameters": plan.space.parameters,
         "resources": asdict(resources),
         "address": address,
         "tracking_uri": uri,
-        "data": describe_data(data, faces, splits),
+        "data": describe_data(data, plan.faces, plan.splits),
         "versions": package_versions(),
     }
-    return _run(directory, settings, space, splits, hours, follow)
+    return _run(directory, settings, plan.space, plan.splits, hours, follow)
+
+
+def preview_search(
+    space_file: Path,
+    *,
+    data: str = "synthetic",
+    overrides: Mapping[str, Any] | None = None,
+    num_trials: int | None = None,
+    resources: Resources | None = None,
+) -> Preview:
+    """Check all that `search` checks but the cluster, and return what the search would take."""
+    plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
+    resources = resources or default_resources()
+    return preview(plan, device=torch.device("cuda" if resources.gpus else "cpu"), threads=resources.cpus)
 
 
 def resume(name: str, *, hours: float | None = None, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:

@@ -93,6 +93,8 @@ class SearchState:
 
     def fail(self, number: int, message: str) -> None:
         """Record a trial that diverged or broke; its earlier epochs no longer set the bar for others."""
+        if number not in self._running:
+            return  # its worker died after the verdict
         self._running.discard(number)
         self._rungs.forget(number)
         self._end(number, "FAIL", message)

@@ -1,0 +1,59 @@
+"""What a person reads of the stages around a search: what it would take, and how its best did on fresh seeds."""
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from fer_search.report import new_table, percent
+
+if TYPE_CHECKING:
+    from fer_search.searches import Preview
+    from fer_search.tuning.race import Standing
+
+
+def preview_table(expected: "Preview") -> Table:
+    """Return what a search would take, for a terminal."""
+    caption = "Timed over a few steps of the first trial: other values may be slower or faster, and halving as it happens lets some more through."
+    table = new_table("what the search would take", caption=caption)
+    table.add_column("")
+    table.add_column("expected", justify="right")
+    for level, count in expected.reached.items():
+        table.add_row(f"trials that reach epoch {level}", f"{count:,}")
+    table.add_row("epochs of all trials", f"{expected.epochs:,}")
+    table.add_row("seconds per epoch", f"{expected.seconds_per_epoch:.1f}")
+    table.add_row("hours of one worker", f"{expected.hours:.2f}")
+    table.add_row("a checkpoint", f"{expected.checkpoint_bytes / 1e6:.1f} MB")
+    table.add_row("all checkpoints at most, with one worker", f"{expected.disk_bytes(1) / 1e6:,.0f} MB")
+    return table
+
+
+def race_table(standings: list["Standing"], *, title: str) -> Table:
+    """Return how the best trials did with fresh seeds, and the verdict."""
+    best = [standing for standing in standings if standing.in_race]
+    verdict = f"the winner is trial {best[0].trial}" if len(best) == 1 else _tie(best)
+    caption = (
+        f"{verdict}\n* the space's own settings. Means of seeds that had no part in the choice, with the interval of "
+        "the mean;\np: the chance to be as far behind if it were no worse than the first."
+    )
+    table = new_table(title, caption=caption)
+    for heading in ("trial", "seeds", "mean", "95 % interval", "behind", "p", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for standing in standings:
+        table.add_row(
+            f"{standing.trial}{'*' if standing.trial == 0 else ''}",
+            str(len(standing.scores)),
+            percent(standing.mean) if standing.scores else "",
+            ""
+            if standing.low is None or standing.high is None
+            else f"{standing.low * 100:.2f} - {standing.high * 100:.2f}",
+            "" if standing.failed else f"{standing.behind * 100:.2f}",
+            "" if standing.failed else f"{standing.p_value:.3f}",
+            "[red]failed[/]" if standing.failed else "[green]in[/]" if standing.in_race else "out",
+        )
+    return table
+
+
+def _tie(best: list["Standing"]) -> str:
+    if not best:
+        return "no entrant trained to the end with every seed"
+    return f"a tie between the trials {', '.join(str(standing.trial) for standing in best)}"

@@ -1,0 +1,99 @@
+"""What a search needs before it can start, and what it will cost."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer_search.data.faces import Faces
+from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import Splits
+from fer_search.recipe import Recipe, read_toml
+from fer_search.record import split_for
+from fer_search.spaces import check_corners, check_space
+from fer_search.training.trainer import Trainer
+from fer_search.tuning.space import Space
+from fer_search.tuning.state import NUM_FINALISTS
+
+NUM_CALIBRATION_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked space (`table` as it was asked for) and the faces that its trials see."""
+
+    table: dict[str, Any]
+    space: Space
+    faces: Faces
+    splits: Splits
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a search will take, from a few steps of its first trial's training.
+
+    `reached` holds how many trials are expected to reach each epoch where they are compared, the horizon last.
+    """
+
+    reached: dict[int, int]
+    epochs: int
+    seconds_per_epoch: float
+    checkpoint_bytes: int
+
+    @property
+    def hours(self) -> float:
+        """The hours of one worker."""
+        return self.epochs * self.seconds_per_epoch / 3600
+
+    def disk_bytes(self, num_workers: int) -> int:
+        """Return the most that checkpoints take: two for each trial that runs, one for each that waits."""
+        return self.checkpoint_bytes * (2 * num_workers + next(iter(self.reached.values())))
+
+
+def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None, num_trials: int | None) -> Plan:
+    """Read and check a space file, with `overrides` in its `[base]`, and the data; raises InvalidInput."""
+    table = read_toml(space_file)
+    check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
+    table["base"] = {**table.get("base", {}), **(overrides or {})}
+    if num_trials is not None:
+        table["search"] = {**table.get("search", {}), "num_trials": num_trials}
+    space = check_space(table, source=space_file)
+    recipe = Recipe.build(space.complete(space.first_point), source=space_file)
+    faces = load_faces(data)
+    splits = split_for(faces, recipe)
+    check_corners(space, num_images=len(splits.fit), source=space_file)
+    return Plan(table, space, faces, splits)
+
+
+def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
+    """Train the first trial's recipe for a few steps and return what the whole search would take."""
+    reached = expected_trials(plan.space)
+    levels = [0, *reached]
+    epochs = sum(count * (level - levels[i]) for i, (level, count) in enumerate(reached.items()))
+    torch.set_num_threads(threads)
+    recipe = Recipe.build(plan.space.complete(plan.space.first_point))
+    fit, validation = plan.splits.fit, plan.splits.validation
+    seen = np.arange(min(len(fit), NUM_CALIBRATION_STEPS * recipe.batch_size * recipe.accumulation))
+    judged = np.arange(min(len(validation), len(seen)))
+    short = recipe.replace({"epochs": 2, "sam_interval": min(recipe.sam_interval, NUM_CALIBRATION_STEPS)})
+    _, report = Trainer(short, fit.take(seen), validation.take(judged), device=device)  # the first one warms up
+    training = len(fit) / report.metrics["images_per_second"]
+    judging = report.metrics["epoch_seconds"] - len(seen) / report.metrics["images_per_second"]
+    with tempfile.TemporaryDirectory() as directory:
+        report.save(Path(directory))
+        size = sum(file.stat().st_size for file in Path(directory).iterdir())
+    return Preview(reached, epochs, training + judging * len(validation) / len(judged), size)
+
+
+def expected_trials(space: Space) -> dict[int, int]:
+    """Return how many trials reach each rung and the horizon if 1/eta of those at a rung go on.
+
+    Halving as it happens lets more through: the first at a rung know no others, and later proposals are better.
+    """
+    counts = {level: space.num_trials // space.eta**i for i, level in enumerate((*space.rungs, space.horizon))}
+    at_least = min(NUM_FINALISTS, space.num_trials) if space.scheduler == "promotion" else 1
+    return {level: max(count, at_least) for level, count in counts.items()}

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 def preview_table(expected: "Preview") -> Table:
     """Return what a search would take, for a terminal."""
-    caption = "Timed over a few steps of the first trial: other values may be slower or faster, and halving as it happens lets some more through."
+    caption = (
+        "Timed over a few steps of the first trial: other values may be slower or faster, and halving as it "
+        "happens lets some more through."
+    )
     table = new_table("what the search would take", caption=caption)
     table.add_column("")
     table.add_column("expected", justify="right")

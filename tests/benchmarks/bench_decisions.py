@@ -51,8 +51,7 @@ def main() -> None:
 def play(state: SearchState, names: list[str], num_workers: int) -> None:
     rng = np.random.default_rng(0)
     busy: list[tuple[float, int, int]] = []  # when the next report comes, trial, epoch
-    milestones = iter(MILESTONES)
-    next_line = next(milestones)
+    milestones = list(MILESTONES)
     started = time.perf_counter()
     suggesting = reporting = 0.0
     suggestions = reports = 0
@@ -78,7 +77,7 @@ def play(state: SearchState, names: list[str], num_workers: int) -> None:
         reports += 1
         if goes_on:
             heapq.heappush(busy, (now + rng.lognormal(0, 0.2), number, epoch + 1))
-        if len(state.journal.trials) >= next_line or state.finished:
+        if (milestones and len(state.journal.trials) >= milestones[0]) or state.finished:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
                 f"{len(state.journal.trials):>8} {1e3 * suggesting / max(1, suggestions):>14.1f} "
@@ -88,7 +87,7 @@ def play(state: SearchState, names: list[str], num_workers: int) -> None:
             )
             suggesting = reporting = 0.0
             suggestions = reports = 0
-            next_line = next(milestones)
+            milestones = [each for each in milestones if each > len(state.journal.trials)]
 
 
 if __name__ == "__main__":

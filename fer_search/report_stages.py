@@ -46,9 +46,7 @@ def race_table(standings: list["Standing"], *, title: str) -> Table:
             f"{standing.trial}{'*' if standing.trial == 0 else ''}",
             str(len(standing.scores)),
             percent(standing.mean) if standing.scores else "",
-            ""
-            if standing.low is None or standing.high is None
-            else f"{standing.low * 100:.2f} - {standing.high * 100:.2f}",
+            "" if (interval := standing.interval) is None else f"{interval[0] * 100:.2f} - {interval[1] * 100:.2f}",
             "" if standing.failed else f"{standing.behind * 100:.2f}",
             "" if standing.failed else f"{standing.p_value:.3f}",
             "[red]failed[/]" if standing.failed else "[green]in[/]" if standing.in_race else "out",

@@ -94,7 +94,17 @@ def print_preview(expected: "Preview", *, as_json: bool) -> None:
 def print_race(standings: list["Standing"], *, title: str, as_json: bool) -> None:
     """Print the standings of a race."""
     if as_json:
-        rows = [{**asdict(s), "mean": s.mean if s.scores else None, "in_race": s.in_race} for s in standings]
+        rows = [
+            {
+                **asdict(standing),
+                "mean": standing.mean if standing.scores else None,
+                "low": low,
+                "high": high,
+                "in_race": standing.in_race,
+            }
+            for standing in standings
+            for low, high in [standing.interval or (None, None)]
+        ]
         print_json({"name": title, "standings": rows})
     else:
         out.print(race_table(standings, title=title))

@@ -12,7 +12,8 @@ from optuna.distributions import FloatDistribution as Real
 from optuna.distributions import IntDistribution as Integer
 
 from fer_search.errors import nearest_name
-from fer_search.tuning.space import Distribution, Prior, ends, to_unit
+from fer_search.tuning.encoding import to_unit
+from fer_search.tuning.space import Distribution, Prior, ends
 
 Add = Callable[[str, str, object], None]
 
@@ -63,7 +64,7 @@ def read_prior(
     if not (is_number(width) and 0 < width <= 1):
         add(f"{label}.prior.width", "must be above 0 and at most 1, the whole range", width)
     elif inside:
-        return Prior(to_unit(domain, center), float(width))
+        return Prior(float(to_unit(domain, center)), float(width))
     return None
 
 

@@ -33,7 +33,7 @@ class Encoding:
         for column, (name, distribution) in enumerate(self.space.items()):
             rows = [row for row, each in enumerate(parameters) if name in each]
             values = np.array([distribution.to_internal_repr(parameters[row][name]) for row in rows])
-            points[rows, column] = _to_unit(distribution, values)
+            points[rows, column] = to_unit(distribution, values)
         return np.asarray(np.clip(points, 0, 1))
 
     def columns(self, points: Array) -> Array:
@@ -45,7 +45,7 @@ class Encoding:
                 # Two choices are at distance 1, as the two ends of a range are.
                 parts.append(np.eye(len(distribution.choices))[values.astype(int)] / math.sqrt(2))
             else:
-                parts.append(_to_unit(distribution, values)[:, None])
+                parts.append(to_unit(distribution, values)[:, None])
         return np.concatenate(parts, axis=1)
 
     def drawn(self, uniform: Array, priors: Mapping[str, Prior | tuple[float, ...]]) -> Array:
@@ -83,7 +83,11 @@ def _ends(distribution: BaseDistribution) -> tuple[float, float, bool]:
     return distribution.low - half, distribution.high + half, distribution.log
 
 
-def _to_unit(distribution: BaseDistribution, values: Array) -> Array:
+def to_unit(distribution: BaseDistribution, values: Array | float) -> Array:
+    """Map internal representations to the unit interval, on the log scale where the domain is on one.
+
+    Each value of a domain with steps has an equal share of it, as Optuna's samplers give them.
+    """
     low, high, log = _ends(distribution)
     if log:
         low, high, values = math.log(low), math.log(high), np.log(values)

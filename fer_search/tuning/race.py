@@ -23,15 +23,12 @@ LEVEL = 0.05
 class Standing:
     """How a trial of the search did in its race: by how much its mean is behind the leader's, and with what p-value.
 
-    `scores` are those of the seeds, in order; `low` and `high` are their mean's 95 % interval by the BCa bootstrap
-    (Efron 1987), which three seeds can give only roughly; None below three. An entrant of which a seed failed is out,
-    with no standing among the others.
+    `scores` are those of the seeds, in order. An entrant of which a seed failed is out, with no standing among the
+    others.
     """
 
     trial: int
     scores: tuple[float, ...]
-    low: float | None
-    high: float | None
     behind: float
     p_value: float
     failed: bool
@@ -40,6 +37,18 @@ class Standing:
     def mean(self) -> float:
         """The mean over the seeds."""
         return float(np.mean(self.scores)) if self.scores else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The mean's 95 % interval by the BCa bootstrap (Efron 1987), rough for three seeds; None below three.
+
+        Computed only where it is shown: the race itself asks for standings before every training.
+        """
+        if len(self.scores) < 3 or np.ptp(self.scores) == 0:
+            return None
+        data = (np.asarray(self.scores),)
+        found = stats.bootstrap(data, np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+        return float(found.low), float(found.high)
 
     @property
     def in_race(self) -> bool:
@@ -200,7 +209,9 @@ def standings(scores: Mapping[int, Sequence[float]], *, failed: set[int]) -> lis
     """
     sound = {entrant: np.asarray(values) for entrant, values in scores.items() if entrant not in failed and len(values)}
     if not sound:
-        return [_standing(entrant, scores[entrant], 0.0, 0.0, failed=True) for entrant in sorted(failed)]
+        return [
+            Standing(entrant, tuple(map(float, scores[entrant])), 0.0, 0.0, failed=True) for entrant in sorted(failed)
+        ]
     rounds = max(len(values) for values in sound.values())
     full = {entrant: values for entrant, values in sound.items() if len(values) == rounds}
     leader = max(full, key=lambda entrant: (full[entrant].mean(), -entrant))
@@ -212,9 +223,12 @@ def standings(scores: Mapping[int, Sequence[float]], *, failed: set[int]) -> lis
         if entrant != leader and degrees > 0 and behind > 0:
             error = deviation * np.sqrt(2 / len(values))
             p_value = float(stats.t.sf(behind / error, degrees)) if error > 0 else 0.0
-        found.append(_standing(entrant, values, behind, p_value, failed=False))
+        found.append(Standing(entrant, tuple(map(float, values)), behind, p_value, failed=False))
     found.sort(key=lambda standing: (-len(standing.scores), standing.behind, standing.trial))
-    return found + [_standing(entrant, scores.get(entrant, ()), 0.0, 0.0, failed=True) for entrant in sorted(failed)]
+    return found + [
+        Standing(entrant, tuple(map(float, scores.get(entrant, ()))), 0.0, 0.0, failed=True)
+        for entrant in sorted(failed)
+    ]
 
 
 def _noise(block: Mapping[int, NDArray[np.float64]]) -> tuple[float, int]:
@@ -223,15 +237,3 @@ def _noise(block: Mapping[int, NDArray[np.float64]]) -> tuple[float, int]:
     degrees = (table.shape[0] - 1) * (table.shape[1] - 1)
     residuals = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return (float(np.sqrt((residuals**2).sum() / degrees)), degrees) if degrees else (0.0, 0)
-
-
-def _standing(
-    entrant: int, values: Sequence[float] | NDArray[np.float64], behind: float, p_value: float, *, failed: bool
-) -> Standing:
-    low = high = None
-    if len(values) >= 3 and np.ptp(values) > 0:
-        interval = stats.bootstrap(
-            (np.asarray(values),), np.mean, method="BCa", rng=np.random.default_rng(0)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    return Standing(entrant, tuple(map(float, values)), low, high, behind, p_value, failed)

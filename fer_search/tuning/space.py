@@ -183,15 +183,3 @@ def ends(domain: Distribution) -> tuple[Any, ...]:
     if isinstance(domain, Categorical):
         return tuple(domain.choices)
     return domain.low, domain.high
-
-
-def to_unit(domain: Real | Integer, value: float) -> float:
-    """Map a value of a range to the unit interval, on the log scale where the range is on one.
-
-    Each value of a range with steps has an equal share of it, as Optuna's samplers give them.
-    """
-    half = (domain.step or 0) / 2
-    low, high = domain.low - half, domain.high + half
-    if domain.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.rungs import Rungs
-from fer_search.tuning.sampler import CurveSampler
+from fer_search.tuning.sampler import DIVERGED, CurveSampler
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
 
@@ -165,7 +165,7 @@ class SearchState:
     def _tell(self, record: TrialRecord) -> None:
         trial = self._live.pop(record.number)
         if record.diverged:
-            trial.set_user_attr("diverged", True)
+            trial.set_user_attr(DIVERGED, True)
         value = record.last(self.metric) if record.state == "COMPLETE" else None
         self.study.tell(trial, value, TrialState[record.state])
 

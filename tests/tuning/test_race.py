@@ -108,8 +108,8 @@ def test_the_interval_of_a_mean_is_scipys_bca_bootstrap():
     values = np.array([0.70, 0.72, 0.69, 0.71, 0.705])
     (standing,) = standings({3: values}, failed=set())
     expected = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(1)).confidence_interval
-    assert (standing.low, standing.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
-    assert standings({3: values[:2]}, failed=set())[0].low is None
+    assert standing.interval == pytest.approx((expected.low, expected.high), abs=2e-3)
+    assert standings({3: values[:2]}, failed=set())[0].interval is None
 
 
 def test_the_best_and_the_first_trial_enter():

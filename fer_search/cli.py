@@ -15,7 +15,6 @@ import typer
 from fer_search.cli_inspect import data_app, importance, model_app
 from fer_search.cli_options import (
     DataOption,
-    HoursOption,
     JsonOption,
     Overrides,
     RecipeOption,
@@ -23,17 +22,14 @@ from fer_search.cli_options import (
     TrackingOption,
     read_recipe,
 )
+from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import predictions_table
 from fer_search.terminal import (
     err,
-    finish_search,
     out,
     print_evaluation,
     print_json,
-    print_preview,
-    print_race,
-    print_search,
     print_training,
     progress,
 )
@@ -88,129 +84,8 @@ def train(
     print_training(result, as_json=as_json)
 
 
-@app.command()
-def search(
-    space: Annotated[Path, typer.Argument(help="A space file, such as search_spaces/full.toml.")],
-    name: Annotated[str, typer.Option("--name", help="Name of the search.")],
-    overrides: Overrides = None,
-    data: DataOption = "synthetic",
-    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials; default: the space file's.")] = None,
-    cpus: Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")] = 1,
-    gpus: Annotated[
-        float | None,
-        typer.Option(
-            "--gpus-per-trial", min=0, help="GPUs of a trial, also a fraction; default: 1 where there is one."
-        ),
-    ] = None,
-    max_concurrent: Annotated[int, typer.Option(min=0, help="Most trials at once; 0: as many as fit.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; default: this machine.")
-    ] = None,
-    tracking_uri: TrackingOption = None,
-    hours: HoursOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, time a few steps, say what it would take, and stop.")
-    ] = False,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
-) -> None:
-    """Search a space for the best recipe.
-
-    Examples: `fer-search search search_spaces/smoke.toml --name first` or
-    `fer-search search search_spaces/full.toml --name full --data fer2013.csv --gpus-per-trial 0.5 epochs=30`
-    """
-    from fer_search import workflow
-    from fer_search.recipe import parse_overrides
-    from fer_search.tuning.run import Resources
-
-    default = workflow.default_resources()
-    resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
-    if dry_run:
-        expected = workflow.preview_search(
-            space, data=data, overrides=parse_overrides(overrides or []), num_trials=trials, resources=resources
-        )
-        print_preview(expected, as_json=as_json)
-        return
-    result = workflow.search(
-        space,
-        name=name,
-        data=data,
-        overrides=parse_overrides(overrides or []),
-        num_trials=trials,
-        resources=resources,
-        address=address,
-        tracking_uri=tracking_uri,
-        hours=hours,
-        runs=runs,
-        follow=progress(),
-    )
-    finish_search(result, as_json=as_json)
-
-
-@app.command()
-def resume(name: str, hours: HoursOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Go on with an interrupted search, trial by trial from its last checkpoint.
-
-    Example: `fer-search resume first`
-    """
-    from fer_search import workflow
-
-    finish_search(workflow.resume(name, hours=hours, runs=runs, follow=progress()), as_json=as_json)
-
-
-@app.command()
-def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Print the leaderboard of a search, also while it runs.
-
-    Example: `fer-search compare first --json`
-    """
-    from fer_search import workflow
-
-    print_search(workflow.read_search(name, runs=runs), as_json=as_json)
-
-
-app.command()(importance)
-
-
-@app.command()
-def race(
-    name: str,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best trials race, beside the first.")] = 5,
-    seeds: Annotated[int, typer.Option(min=3, help="Most seeds that an entrant is trained with.")] = 6,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
-) -> None:
-    """Train the best of a search with fresh seeds until one is the winner, or a tie; goes on after a kill.
-
-    Each is trained as long as in the search; who is worse than the leader (p < 0.05) after three seeds gets no more.
-
-    Example: `fer-search race first --top 3`
-    """
-    from fer_search import workflow
-
-    standings = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
-    print_race(standings, title=f"{name}: race", as_json=as_json)
-
-
-@app.command()
-def retrain(
-    name: str,
-    overrides: Overrides = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 300,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
-) -> None:
-    """Train the winner of a search afresh and for longer; the same command goes on after a kill.
-
-    Example: `fer-search retrain first --epochs 300`
-    """
-    from fer_search import workflow
-    from fer_search.recipe import parse_overrides
-
-    result = workflow.retrain(
-        name, epochs=epochs, overrides=parse_overrides(overrides or []), runs=runs, follow=progress()
-    )
-    print_training(result, as_json=as_json)
+for command in (search, resume, compare, importance, race, retrain):
+    app.command()(command)
 
 
 @app.command()

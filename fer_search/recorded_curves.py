@@ -1,0 +1,70 @@
+"""Learning curves of configurations that were all trained to the end: what `calibrate` records and `simulate` replays.
+
+The file is parquet: a row per configuration, schedule and epoch, with a column per metric; the space and the points are
+JSON in the file's metadata, so that a file explains itself.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fer_search.atomic import replacing
+from fer_search.errors import InvalidInput, problem
+from fer_search.tuning.space import Point
+
+FORMAT = 1
+METADATA = b"fer_search"
+Curves = dict[str, NDArray[np.float64]]
+"""Metric -> (points, epochs)."""
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """The `points` of a space (`table` is its file's content), and for each schedule the curves of all of them.
+
+    `data` says in words what they were trained on.
+    """
+
+    table: dict[str, Any]
+    points: list[Point]
+    curves: Mapping[str, Curves]
+    data: str
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        parts = []
+        for schedule, metrics in self.curves.items():
+            number, epoch = np.indices(next(iter(metrics.values())).shape)
+            columns = {"point": number.ravel(), "schedule": [schedule] * number.size, "epoch": epoch.ravel() + 1}
+            parts.append(pa.table({**columns, **{name: values.ravel() for name, values in metrics.items()}}))
+        about = {"format": FORMAT, "table": self.table, "points": self.points, "data": self.data}
+        whole = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(about).encode()})
+        with replacing(path) as temporary:
+            pq.write_table(whole, temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> "RecordedCurves":
+        """Read a file of `write`; raises InvalidInput for any other."""
+        try:
+            whole = pq.read_table(path)
+        except OSError as error:
+            raise InvalidInput(problem(path, "file", "must exist and be readable", error.strerror)) from error
+        except pa.ArrowInvalid as error:
+            raise InvalidInput(problem(path, "file", "must be parquet", str(error))) from error
+        about = json.loads((whole.schema.metadata or {}).get(METADATA, b"{}"))
+        if about.get("format") != FORMAT:
+            raise InvalidInput(problem(path, "format", f"must be {FORMAT}", about.get("format")))
+        frame = whole.to_pandas()
+        metrics = [name for name in frame.columns if name not in ("point", "schedule", "epoch")]
+        curves = {
+            str(schedule): {name: rows[name].to_numpy().reshape(len(about["points"]), -1) for name in metrics}
+            for schedule, rows in frame.groupby("schedule", sort=False)
+        }
+        return cls(about["table"], about["points"], curves, about["data"])

@@ -1,10 +1,12 @@
 """Whole searches on the toy objective with a real embedded Ray."""
 
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 import ray
@@ -92,38 +94,48 @@ def test_an_address_where_no_cluster_answers_is_a_clear_error(tmp_path, address,
         search_toy(tmp_path, 2, resources=Resources(), address=address)
 
 
+def toy_command(directory, num_trials):
+    return [sys.executable, str(TOY), str(directory), str(num_trials)]
+
+
 def story(directory):
     return [(t.number, t.parameters, t.state, t.epochs) for t in read_journal(directory / FILE_NAME)]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("whole")
-    command = [sys.executable, str(TOY), str(directory), "8"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
-    return story(directory)
+@pytest.fixture
+def cluster():
+    """The address of a cluster that outlives its drivers: they start sooner there than with a Ray of their own."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
 
 
-@pytest.mark.parametrize("num_epochs", [2, 25])
-def test_a_search_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, uninterrupted, num_epochs):
-    """kill -9 of the driver in mid-search: suggestions, curves and verdicts equal the uninterrupted search's."""
-    command = [sys.executable, str(TOY), str(tmp_path), "8"]
-    journal = tmp_path / FILE_NAME
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_epochs(journal, num_epochs, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = [event for event, _ in read_events(journal)]
-    assert sum(event["event"] == "trial_ended" for event in before) < 8
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
-    assert story(tmp_path) == uninterrupted
-    assert [event for event, _ in read_events(journal)][: len(before)] == before
+def test_a_search_killed_at_twenty_random_moments_ends_as_if_it_had_not_been(tmp_path, cluster):
+    """kill -9 of the driver: suggestions, curves, rungs and verdicts equal the uninterrupted search's."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    search_toy(whole, 16, resources=Resources(max_concurrent=1))
+    command = [*toy_command(killed, 16), cluster]
+    rng = random.Random(0)
+    journal = killed / FILE_NAME
+    for _ in range(20):
+        before = [event for event, _ in read_events(journal)]
+        num_epochs = sum(event["event"] == "epoch_ended" for event in before)
+        process = subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL)
+        wait_for_epochs(journal, num_epochs + rng.randint(1, 3), process)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert [event for event, _ in read_events(journal)][: len(before)] == before
+    assert not all(trial.ended for trial in read_journal(journal))
+    subprocess.run(command, check=True, stdout=DEVNULL, stderr=DEVNULL, timeout=180)
+    assert story(killed) == story(whole)
+    assert all(trial.ended for trial in read_journal(journal))
 
 
 def test_a_trial_whose_checkpoints_are_damaged_starts_again_and_ends_the_same(tmp_path):
-    command = [sys.executable, str(TOY), str(tmp_path / "killed"), "3"]
+    command = toy_command(tmp_path / "killed", 3)
     journal = tmp_path / "killed" / FILE_NAME
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL)
     wait_for_epochs(journal, 5, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -131,7 +143,7 @@ def test_a_trial_whose_checkpoints_are_damaged_starts_again_and_ends_the_same(tm
     assert states
     for state in states:
         state.write_text("7")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180)
+    subprocess.run(command, check=True, stdout=DEVNULL, stderr=DEVNULL, timeout=180)
     trials = read_journal(journal)
     for trial in trials:
         height = 1 - (trial.parameters["x"] - 2) ** 2 / 100

@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block, growing linearly to it")
 
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
+    epochs: int = Field(14, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
     batch_size: int = Field(32, ge=2, le=65_536, description="images per forward pass (micro-batch)")
     accumulation: int = Field(2, ge=1, le=4_096, description="micro-batches per optimizer step")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="base optimizer that SAM wraps")
@@ -97,8 +97,8 @@ class Recipe(BaseModel):
     randaugment_probability_fear: Probability = Field(0.95, description="chance of RandAugment for a fearful face")
     randaugment_probability_sad: Probability = Field(0.9, description="chance of RandAugment for a sad face")
     erasing_probability: Probability = Field(0.0, description="chance that a random box is filled with noise")
-    mixup_alpha: float = Field(0.0, ge=0, le=10, description="MixUp's Beta parameter; 0 is off")
-    cutmix_alpha: float = Field(0.0, ge=0, le=10, description="CutMix's Beta parameter; 0 is off")
+    mixup_alpha: float = Field(0.2, ge=0, le=10, description="MixUp's Beta parameter; 0 is off")
+    cutmix_alpha: float = Field(0.5, ge=0, le=10, description="CutMix's Beta parameter; 0 is off")
     mix_probability: Probability = Field(0.5, description="chance that an image is mixed with another")
     cutmix_share: Probability = Field(0.5, description="CutMix's share of the mixed images; the others get MixUp")
 

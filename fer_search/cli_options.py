@@ -36,6 +36,14 @@ HoursOption = Annotated[
         help="Start nothing new after so many hours, and let each trial wait after its epoch; resume goes on.",
     ),
 ]
+EpochBudgetOption = Annotated[
+    int | None,
+    typer.Option("--epoch-budget", min=1, help="The same after so many epochs of all trials since the search began."),
+]
+GpuHoursOption = Annotated[
+    float | None,
+    typer.Option("--gpu-hours", min=0.0, help="The same after so many GPU hours of all trials since the search began."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
 ]

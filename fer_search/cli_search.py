@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from fer_search.cli_options import DataOption, HoursOption, JsonOption, Overrides, RunsOption, TrackingOption
+from fer_search.cli_options import (
+    DataOption,
+    EpochBudgetOption,
+    GpuHoursOption,
+    HoursOption,
+    JsonOption,
+    Overrides,
+    RunsOption,
+    TrackingOption,
+)
 from fer_search.terminal import finish_search, print_preview, print_race, print_search, print_training, progress
 
 
@@ -28,6 +37,8 @@ def search(
     ] = None,
     tracking_uri: TrackingOption = None,
     hours: HoursOption = None,
+    epoch_budget: EpochBudgetOption = None,
+    gpu_hours: GpuHoursOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, time a few steps, say what it would take, and stop.")
     ] = False,
@@ -41,6 +52,7 @@ def search(
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
+    from fer_search.tuning.limit import Budget
     from fer_search.tuning.run import Resources
 
     default = workflow.default_resources()
@@ -60,21 +72,34 @@ def search(
         resources=resources,
         address=address,
         tracking_uri=tracking_uri,
-        hours=hours,
+        budget=Budget(hours, epoch_budget, gpu_hours),
         runs=runs,
         follow=progress(),
     )
     finish_search(result, as_json=as_json)
 
 
-def resume(name: str, hours: HoursOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Go on with an interrupted search, trial by trial from its last checkpoint.
+def resume(
+    name: str,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Go on to this number of trials, also with a finished search.")
+    ] = None,
+    hours: HoursOption = None,
+    epoch_budget: EpochBudgetOption = None,
+    gpu_hours: GpuHoursOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a search that was interrupted or has spent its budget, trial by trial, or with more trials.
 
-    Example: `fer-search resume first`
+    Examples: `fer-search resume first` or `fer-search resume first --trials 300`
     """
     from fer_search import workflow
+    from fer_search.tuning.limit import Budget
 
-    finish_search(workflow.resume(name, hours=hours, runs=runs, follow=progress()), as_json=as_json)
+    budget = Budget(hours, epoch_budget, gpu_hours)
+    result = workflow.resume(name, num_trials=trials, budget=budget, runs=runs, follow=progress())
+    finish_search(result, as_json=as_json)
 
 
 def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:

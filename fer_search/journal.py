@@ -14,6 +14,8 @@ from typing import Any
 FILE_NAME = "journal.jsonl"
 DIVERGED = "diverged: "
 """What the message of a trial begins with whose loss or metrics were not finite."""
+EPOCH_SECONDS = "epoch_seconds"
+"""The metric that says how long an epoch took; an objective need not report it."""
 Event = dict[str, Any]
 
 
@@ -49,11 +51,17 @@ class TrialRecord:
 
 
 class Journal:
-    """Appends events to a file and knows which ones are in it, so that a resumed search repeats none."""
+    """Appends events to a file and knows which ones are in it, so that a resumed search repeats none.
+
+    `num_epochs` and `epoch_seconds` are sums over all trials.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials = {record.number: record for record in read_journal(path)}
+        epochs = [metrics for record in self.trials.values() for metrics in record.epochs]
+        self.num_epochs = len(epochs)
+        self.epoch_seconds = sum(metrics.get(EPOCH_SECONDS, 0.0) for metrics in epochs)
         self._is_clean = not path.exists()
 
     def trial_started(
@@ -68,6 +76,8 @@ class Journal:
         """Record an epoch, unless a run before an interruption did so."""
         if len(self.trials[number].epochs) < epoch:
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
+            self.num_epochs += 1
+            self.epoch_seconds += metrics.get(EPOCH_SECONDS, 0.0)
 
     def trial_paused(self, number: int) -> None:
         """Record a trial that waits, at a rung or for the search to go on."""

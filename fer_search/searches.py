@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
+from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.spaces import check_corners, check_space
@@ -67,6 +68,21 @@ def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None,
     splits = split_for(faces, recipe)
     check_corners(space, num_images=len(splits.fit), source=space_file)
     return Plan(table, space, faces, splits)
+
+
+def enlarge(settings: dict[str, Any], space: Space, num_trials: int) -> tuple[dict[str, Any], Space]:
+    """Return a search's settings and space with more trials; raises InvalidInput if they are not more."""
+    if num_trials <= space.num_trials:
+        rule = f"must be more than the {space.num_trials} that the search has"
+        raise InvalidInput(problem("command line", "trials", rule, num_trials))
+    table = settings["space"]
+    table = {**table, "search": {**table.get("search", {}), "num_trials": num_trials}}
+    return {**settings, "space": table}, replace(space, num_trials=num_trials)
+
+
+def search_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a search was to search, but for the number of its trials, which may grow."""
+    return {key: value for key, value in settings["space"].get("search", {}).items() if key != "num_trials"}
 
 
 def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:

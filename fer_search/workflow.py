@@ -17,6 +17,7 @@ import torch
 
 from fer_search.assessment import assess
 from fer_search.bundle import FILES, export_bundle
+from fer_search.chance import ChanceLevel
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
@@ -34,15 +35,16 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
-from fer_search.searches import Preview, prepare, preview
+from fer_search.searches import Preview, enlarge, prepare, preview, search_settings
 from fer_search.spaces import check_space
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.trainings import run_training
 from fer_search.tuning.importance import Importances, parameter_importances
+from fer_search.tuning.limit import Budget
 from fer_search.tuning.race import Standing
-from fer_search.tuning.run import Resources, check_resources, connected, run_trials
+from fer_search.tuning.run import NO_LIMIT, Resources, check_resources, connected, run_trials
 from fer_search.tuning.select import leaderboard, select_winner
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState
@@ -102,11 +104,11 @@ def search(
     resources: Resources | None = None,
     address: str | None = None,
     tracking_uri: str | None = None,
-    hours: float | None = None,
+    budget: Budget = NO_LIMIT,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> SearchResult:
-    """Search a space for the recipe with the best search-validation result, for at most so many `hours`.
+    """Search a space for the recipe with the best search-validation result, until it is done or the budget is spent.
 
     `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
     Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work
@@ -131,7 +133,7 @@ def search(
         "data": describe_data(data, plan.faces, plan.splits),
         "versions": package_versions(),
     }
-    return _run(directory, settings, plan.space, plan.splits, hours, follow)
+    return _run(directory, settings, plan.space, plan.splits, budget, follow)
 
 
 def preview_search(
@@ -148,14 +150,26 @@ def preview_search(
     return preview(plan, device=torch.device("cuda" if resources.gpus else "cpu"), threads=resources.cpus)
 
 
-def resume(name: str, *, hours: float | None = None, runs: Path = RUNS, follow: Follow | None = None) -> SearchResult:
-    """Go on with an interrupted search where it was, on the same data, for at most so many `hours`."""
+def resume(
+    name: str,
+    *,
+    num_trials: int | None = None,
+    budget: Budget = NO_LIMIT,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> SearchResult:
+    """Go on with a search where it was, on the same data, until it is done or the budget is spent.
+
+    A larger `num_trials` goes on with a finished one too; what it had stopped stays stopped.
+    """
     result = read_search(name, runs=runs)
-    settings = result.settings
+    settings, space = result.settings, result.space
+    if num_trials is not None:
+        settings, space = enlarge(settings, space, num_trials)
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
-    recipe = Recipe.build(result.space.complete(result.space.first_point))
-    return _run(result.directory, settings, result.space, split_for(faces, recipe), hours, follow)
+    recipe = Recipe.build(space.complete(space.first_point))
+    return _run(result.directory, settings, space, split_for(faces, recipe), budget, follow)
 
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
@@ -271,10 +285,12 @@ def _run(
     settings: dict[str, Any],
     space: Space,
     splits: Splits,
-    hours: float | None,
+    budget: Budget,
     follow: Follow | None,
 ) -> SearchResult:
     resources = Resources(**settings["resources"])
+    journal = Journal(directory / JOURNAL)
+    budget.check(journal, gpus=resources.gpus)
     mirror = StudyMirror(
         directory.parent / STUDIES,
         search_id=settings["search_id"],
@@ -292,14 +308,14 @@ def _run(
             tags={"space": Path(settings["space_file"]).name},
             follow=follow,
             mirror=mirror.receive,
-            parent_params={**settings["space"].get("search", {}), "horizon": space.horizon},
+            parent_params={**search_settings(settings), "horizon": space.horizon},
         ) as outcome:
             outcome.finished = run_trials(
                 objective_on(splits, resources),
-                SearchState(space, Journal(directory / JOURNAL)),
+                SearchState(space, journal, verdict=ChanceLevel.of(splits.validation.labels).verdict),
                 directory,
                 resources=resources,
                 address=settings["address"],
-                seconds=None if hours is None else 3600 * hours,
+                budget=budget,
             )
     return read_search(directory.name, runs=directory.parent)

@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
 from fer_search.tuning.scheduler import FailureCallback, StateScheduler
 from fer_search.tuning.searcher import StateSearcher
@@ -25,6 +25,7 @@ CHECKPOINTS = "checkpoints"
 RAY_DIRECTORY = "ray"
 MAX_FAILURES = 2
 REACH_SECONDS = 5.0
+NO_LIMIT = Budget()
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ def run_trials(
     *,
     resources: Resources,
     address: str | None = None,
-    seconds: float | None = None,
+    budget: Budget = NO_LIMIT,
 ) -> bool:
-    """Run the trials that `state` asks for and return whether it is finished; else it was interrupted, or time was up.
+    """Run the trials that `state` asks for and return whether it is finished; else it was interrupted, or spent its
+    `budget`.
 
-    When `seconds` are over, nothing new starts and each trial stops after the epoch that it is in.
+    When the budget is spent, nothing new starts and each trial stops after the epoch that it is in.
 
     What happens is in the state's journal as it happens, and what goes on from it in `directory`, which on a cluster
     must be one that every node reaches. Without `address` an embedded Ray is started and stopped again. Raises
@@ -63,7 +65,8 @@ def run_trials(
         )
         if not state.finished:
             slots = resources.max_concurrent or _num_slots(resources, address)
-            _tuner(trainable, state, directory, max_concurrent=slots, deadline=Deadline(seconds)).fit()
+            limit = Limit(state.journal, budget, gpus=resources.gpus)
+            _tuner(trainable, state, directory, max_concurrent=slots, limit=limit).fit()
     if state.finished:
         state.close()
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -99,14 +102,12 @@ def check_resources(resources: Resources) -> None:
     raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
 
 
-def _tuner(
-    trainable: Any, state: TrialState, directory: Path, *, max_concurrent: int, deadline: Deadline
-) -> tune.Tuner:
+def _tuner(trainable: Any, state: TrialState, directory: Path, *, max_concurrent: int, limit: Limit) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state, max_concurrent=max_concurrent, deadline=deadline),
-            scheduler=StateScheduler(state, directory / CHECKPOINTS, deadline=deadline),
+            search_alg=StateSearcher(state, max_concurrent=max_concurrent, limit=limit),
+            scheduler=StateScheduler(state, directory / CHECKPOINTS, limit=limit),
             num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             trial_dirname_creator=_trial_name,

@@ -9,20 +9,20 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fer_search.journal import DIVERGED
 from fer_search.tuning.checkpoints import TrialCheckpoints
-from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.limit import Limit
 from fer_search.tuning.objective import trial_directory
 from fer_search.tuning.trial_state import TrialState
 
 
 class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
-    """Tells the state what workers report, and Ray whether they go on; after the `deadline` none does.
+    """Tells the state what workers report, and Ray whether they go on; none does beyond the `limit`.
 
     Ray's own ASHAScheduler is not saved with an experiment: after a restart its rungs are empty (ray#30838).
     """
 
-    def __init__(self, state: TrialState, checkpoints: Path, *, deadline: Deadline) -> None:
+    def __init__(self, state: TrialState, checkpoints: Path, *, limit: Limit) -> None:
         super().__init__()
-        self.state, self.checkpoints, self.deadline = state, checkpoints, deadline
+        self.state, self.checkpoints, self.limit = state, checkpoints, limit
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Accept Tune's call; metric and mode are the state's."""
@@ -38,7 +38,7 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         prefix = "metrics/"  # Tune hands over a flattened result
         metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
         goes_on = self.state.report(number, result["epoch"], metrics)
-        if goes_on and self.deadline.passed:
+        if goes_on and not self.limit.allows(self.state.num_running):
             self.state.interrupt(number)
         elif goes_on:
             return str(TrialScheduler.CONTINUE)

@@ -4,26 +4,26 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.limit import Limit
 from fer_search.tuning.trial_state import TrialState
 
 
 class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Gives free workers their trials: `{"trial": number, "parameters": complete parameter set}`.
 
-    At most `max_concurrent` run at once (0: as many as Tune asks for), and none starts after the `deadline`.
+    At most `max_concurrent` run at once (0: as many as Tune asks for), and as many as the `limit` allows.
 
     A trial of ours may be several of Ray's: one that waited at a rung, or was interrupted, comes again and goes on from
     its checkpoint, on whatever node. So Ray has nothing to keep for it, and nothing of Ray's has to survive a restart.
     """
 
-    def __init__(self, state: TrialState, *, max_concurrent: int, deadline: Deadline) -> None:
+    def __init__(self, state: TrialState, *, max_concurrent: int, limit: Limit) -> None:
         super().__init__(metric=state.metric, mode="max")
-        self.state, self.max_concurrent, self.deadline = state, max_concurrent, deadline
+        self.state, self.max_concurrent, self.limit = state, max_concurrent, limit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what a free worker is to run, None if it has to wait, or FINISHED."""
-        if self.deadline.passed:
+        if not self.limit.allows(self.state.num_running + 1):
             return None if self.state.num_running else str(Searcher.FINISHED)
         if self.max_concurrent and self.state.num_running >= self.max_concurrent:
             return None

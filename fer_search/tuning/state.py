@@ -1,7 +1,7 @@
 """What a search knows and what it decides, without Ray: it holds nothing that its journal does not, so none is lost."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import optuna
@@ -14,6 +14,9 @@ from fer_search.tuning.sampler import DIVERGED, CurveSampler
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
 
+Verdict = Callable[[TrialRecord], str | None]
+"""Why a trial should end at once after its last epoch, whatever the others do, or None."""
+
 NUM_FINALISTS = 3
 """How many trials reach the horizon at least, so that there is something to compare."""
 
@@ -25,8 +28,8 @@ class SearchState:
     as this one would: suggestions and verdicts depend on the recorded trials and on the space alone.
     """
 
-    def __init__(self, space: Space, journal: Journal) -> None:
-        self.space, self.journal = space, journal
+    def __init__(self, space: Space, journal: Journal, *, verdict: Verdict | None = None) -> None:
+        self.space, self.journal, self._verdict = space, journal, verdict
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
         priors = {name: dimension.prior for name, dimension in space.dimensions.items() if dimension.prior is not None}
@@ -126,12 +129,16 @@ class SearchState:
         epoch = len(record.epochs)
         if epoch >= self.space.horizon:
             self._end(record.number, "COMPLETE")
-        elif epoch in self._rungs and record.passed < epoch:
+            return
+        message = self._verdict(record) if self._verdict else None
+        if epoch in self._rungs and record.passed < epoch:
             value = record.epochs[-1][self.metric]
             # Under stopping, ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.
             before = self._rungs.values(epoch) if self.space.scheduler == "stopping" else []
             self._rungs.reach(epoch, record.number, value)
-            if self.space.scheduler == "promotion":
+            if message:
+                self._end(record.number, "PRUNED", message)
+            elif self.space.scheduler == "promotion":
                 self.journal.trial_paused(record.number)
                 self._rungs.wait(epoch, record.number)
                 if self._promotable() == record.number:
@@ -140,6 +147,8 @@ class SearchState:
                 self.journal.trial_promoted(record.number, epoch)
             else:
                 self._end(record.number, "PRUNED")
+        elif message:
+            self._end(record.number, "PRUNED", message)
 
     def _promotable(self) -> int | None:
         """Return the paused trial that is to go on, if there is one.

@@ -17,7 +17,7 @@ import optuna
 from ray.tune.schedulers import TrialScheduler
 
 from fer_search.journal import FILE_NAME, Journal
-from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.space import Space
@@ -42,8 +42,9 @@ class Method:
         directory = Path(tempfile.mkdtemp(prefix="search_quality_"))
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
         state = SearchState(space, Journal(directory / FILE_NAME))
-        self.searcher = StateSearcher(state, max_concurrent=num_workers, deadline=Deadline())
-        self.scheduler = StateScheduler(state, directory, deadline=Deadline())
+        unlimited = Limit(state.journal, Budget(), gpus=0)
+        self.searcher = StateSearcher(state, max_concurrent=num_workers, limit=unlimited)
+        self.scheduler = StateScheduler(state, directory, limit=unlimited)
         self.trials: dict[int, FakeTrial] = {}
         self.horizon = space.horizon
         self.searched = space.searched

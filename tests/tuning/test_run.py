@@ -14,6 +14,7 @@ from toy import search_toy
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import CHECKPOINTS, Resources
 from fer_search.tuning.select import leaderboard, select_winner
 
@@ -168,7 +169,7 @@ def test_when_time_is_up_every_trial_waits_and_a_later_call_goes_on(tmp_path):
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         search_toy(tmp_path / "warm", 1, resources=Resources())  # a worker is there, so that the next starts at once
-        assert not search_toy(tmp_path, 4, pause=1.0, resources=Resources(), seconds=6.0)
+        assert not search_toy(tmp_path, 4, pause=1.0, resources=Resources(), budget=Budget(hours=6 / 3600))
         trials = read_journal(tmp_path / FILE_NAME)
         assert "PAUSED" in {trial.state for trial in trials} <= {"PAUSED", "COMPLETE", "FAIL"}
         assert (tmp_path / CHECKPOINTS).exists()

@@ -11,13 +11,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from toy import ToyObjective, toy_space
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
-from fer_search.tuning.deadline import Deadline
+from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.state import SearchState
 
 
-def new_state(directory, space):
-    return SearchState(space, Journal(directory / FILE_NAME))
+def new_state(directory, space, verdict=None):
+    return SearchState(space, Journal(directory / FILE_NAME), verdict=verdict)
 
 
 def play(state):
@@ -67,6 +67,30 @@ def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path
         (cut / FILE_NAME).write_text("".join(lines[:length]) + '{"event": "ep')
         play(new_state(cut, space))
         assert story(cut) == whole, f"cut after event {length}"
+
+
+def hopeless(trial):
+    last = trial.epochs[-1]["score"]
+    return f"only {last}" if len(trial.epochs) >= 2 and last < 0.6 else None
+
+
+@pytest.mark.parametrize("scheduler", ["promotion", "stopping", "none"])
+def test_a_hopeless_trial_ends_at_once_whatever_the_scheduler_also_after_a_kill(tmp_path, scheduler):
+    space = toy_space(12, scheduler=scheduler, searcher="random", **({} if scheduler == "none" else {"first_rung": 2}))
+    (tmp_path / "whole").mkdir()
+    play(new_state(tmp_path / "whole", space, hopeless))
+    ended = {trial.number: trial for trial in read_journal(tmp_path / "whole" / FILE_NAME) if "only" in trial.message}
+    assert len(ended) >= 3
+    for trial in ended.values():
+        assert (trial.state, len(trial.epochs)) == ("PRUNED", 2)
+        assert trial.epochs[1]["score"] < 0.6
+    lines = (tmp_path / "whole" / FILE_NAME).read_text().splitlines(keepends=True)
+    for length in range(len(lines)):
+        cut = tmp_path / f"cut{length}"
+        cut.mkdir()
+        (cut / FILE_NAME).write_text("".join(lines[:length]))
+        play(new_state(cut, space, hopeless))
+        assert story(cut) == story(tmp_path / "whole"), f"cut after event {length}"
 
 
 @pytest.mark.parametrize("scheduler", ["promotion", "stopping"])
@@ -121,7 +145,7 @@ def test_the_default_comes_first_and_every_trial_has_a_complete_parameter_set(tm
 
 def test_no_more_trials_run_at_once_than_allowed(tmp_path):
     state = new_state(tmp_path, toy_space(9))
-    searcher = StateSearcher(state, max_concurrent=2, deadline=Deadline())
+    searcher = StateSearcher(state, max_concurrent=2, limit=Limit(state.journal, Budget(), gpus=0))
     assert searcher.suggest("a") == {"trial": 0, "parameters": {"epochs": 9, "x": 5.0}}
     assert searcher.suggest("b")["trial"] == 1
     assert searcher.suggest("c") is None

@@ -36,6 +36,9 @@ HoursOption = Annotated[
         help="Start nothing new after so many hours, and let each trial wait after its epoch; resume goes on.",
     ),
 ]
+TrialOption = Annotated[
+    int | None, typer.Option("--trial", min=0, help="Number of a trial of the search; default: the winner.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
 ]

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from fer_search.errors import InvalidInput
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
-    from fer_search.workflow import SearchResult, evaluate, export, race, read_search, resume, retrain, search, train
+    from fer_search.search_result import SearchResult
+    from fer_search.workflow import evaluate, export, race, read_search, resume, retrain, search, train
 
 _HOMES = {
     "EMOTIONS": "fer_search.data.faces",
@@ -21,7 +22,7 @@ _HOMES = {
     "InvalidInput": "fer_search.errors",
     "Predictor": "fer_search.predict",
     "Recipe": "fer_search.recipe",
-    "SearchResult": "fer_search.workflow",
+    "SearchResult": "fer_search.search_result",
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",

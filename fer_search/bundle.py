@@ -35,9 +35,10 @@ PARITY_TOLERANCE = 1e-3
 PACKAGES = ("fer-search", "torch", "timm", "onnx", "onnxruntime", "numpy")
 
 
-def export_bundle(training: Path, bundle: Path) -> dict[str, Any]:
+def export_bundle(training: Path, bundle: Path, *, selection: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write the bundle of the finished training in `training` and return its manifest.
 
+    `selection` says in the manifest how the training was chosen among several, if it was.
     Raises InvalidInput if the training is not finished or `bundle` is there already, and RuntimeError if ONNX Runtime
     does not compute what torch computes. A bundle appears whole or not at all.
     """
@@ -56,6 +57,7 @@ def export_bundle(training: Path, bundle: Path) -> dict[str, Any]:
         if difference > PARITY_TOLERANCE:
             raise RuntimeError(f"ONNX Runtime's logits differ from torch's by {difference:.2g}")
         manifest = _manifest(temporary, result, recipe, network, difference)
+        manifest["selection"] = selection
         write_json(temporary / MANIFEST, manifest)
     return manifest
 

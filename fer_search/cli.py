@@ -20,6 +20,7 @@ from fer_search.cli_options import (
     RecipeOption,
     RunsOption,
     TrackingOption,
+    TrialOption,
     read_recipe,
 )
 from fer_search.cli_search import compare, race, resume, retrain, search
@@ -115,20 +116,28 @@ def evaluate(
 @app.command()
 def export(
     name: str,
+    trial: TrialOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="The bundle's directory; default: runs/NAME/bundle.")
+        Path | None,
+        typer.Option("--output", help="The bundle's directory; default: runs/NAME/bundle, or bundle_N of a trial."),
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Write the bundle of a retrained winner (or of a training): recipe, weights, ONNX, manifest; and register it.
 
+    Of several seeds it is the one that did best on search-validation.
+
     Example: `fer-search export first`
     """
     from fer_search import workflow
+    from fer_search.predict import read_manifest
 
     with err.status("exporting"):
-        bundle, registered = workflow.export(name, bundle=output, runs=runs)
+        bundle, registered = workflow.export(name, trial=trial, bundle=output, runs=runs)
     out.print(f"bundle: {bundle}", markup=False, soft_wrap=True)
+    if selection := read_manifest(bundle)["selection"]:
+        count = len(selection["val_accuracy_of_seeds"])
+        out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
     if registered:
         out.print(f"registered in MLflow as {registered}")
 

@@ -44,6 +44,9 @@ GpuHoursOption = Annotated[
     float | None,
     typer.Option("--gpu-hours", min=0.0, help="The same after so many GPU hours of all trials since the search began."),
 ]
+TrialOption = Annotated[
+    int | None, typer.Option("--trial", min=0, help="Number of a trial of the search; default: the winner.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe fields, such as epochs=9 max_lr=5e-3.")
 ]

@@ -14,8 +14,9 @@ from fer_search.cli_options import (
     Overrides,
     RunsOption,
     TrackingOption,
+    TrialOption,
 )
-from fer_search.terminal import finish_search, print_preview, print_race, print_search, print_training, progress
+from fer_search.terminal import err, finish_search, print_preview, print_race, print_retraining, print_search, progress
 
 
 def search(
@@ -102,14 +103,30 @@ def resume(
     finish_search(result, as_json=as_json)
 
 
-def compare(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """Print the leaderboard of a search, also while it runs.
+def compare(
+    name: str,
+    cost: Annotated[
+        str | None,
+        typer.Option(help="Show accuracy against parameters, flops or latency too, with the Pareto front."),
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Print the leaderboard of a search, also while it runs, and what its networks cost.
 
-    Example: `fer-search compare first --json`
+    Examples: `fer-search compare first --json` or `fer-search compare first --cost latency`
     """
     from fer_search import workflow
+    from fer_search.tradeoffs import COST_FIELDS
 
-    print_search(workflow.read_search(name, runs=runs), as_json=as_json)
+    result = workflow.read_search(name, runs=runs)
+    tradeoffs = None
+    if cost is not None:
+        with err.status("measuring networks"):
+            tradeoffs = result.tradeoffs(cost)
+    print_search(result, as_json=as_json, cost=cost, tradeoffs=tradeoffs)
+    if cost is None and not as_json and set(COST_FIELDS) & set(result.space.searched):
+        err.print(f"its networks differ in cost: fer-search compare {name} --cost latency")
 
 
 def race(
@@ -135,17 +152,27 @@ def retrain(
     name: str,
     overrides: Overrides = None,
     epochs: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 300,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a fresh seed; several run at once.")] = 1,
+    trial: TrialOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """Train the winner of a search afresh and for longer; the same command goes on after a kill.
 
-    Example: `fer-search retrain first --epochs 300`
+    Of several seeds, export takes the one that did best on search-validation.
+
+    Example: `fer-search retrain first --epochs 300 --seeds 3`
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
 
     result = workflow.retrain(
-        name, epochs=epochs, overrides=parse_overrides(overrides or []), runs=runs, follow=progress()
+        name,
+        epochs=epochs,
+        overrides=parse_overrides(overrides or []),
+        trial=trial,
+        seeds=seeds,
+        runs=runs,
+        follow=progress(),
     )
-    print_training(result, as_json=as_json)
+    print_retraining(result, name=name, as_json=as_json)

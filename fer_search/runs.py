@@ -4,7 +4,8 @@
 <runs>/<name>/journal.jsonl      what happened, as it happened
 <runs>/<name>/result.json        a training's figures, once it is done
 <runs>/<name>/race/              the trainings of a search's best with fresh seeds
-<runs>/<name>/retrain/           the training of its winner
+<runs>/<name>/retrain/           the training of its winner; with other seeds in seed_1/ and so on
+<runs>/<name>/retrain_00012/     the same of trial 12
 <runs>/mlflow.db                 the embedded tracking store
 <runs>/optuna.db                 each search as an Optuna study
 <runs>/private_test_ledger.jsonl every reading of PrivateTest

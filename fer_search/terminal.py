@@ -22,12 +22,14 @@ from fer_search.report import (
     summary_table,
     target_line,
 )
+from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_table
 from fer_search.report_stages import preview_table, race_table
 
 if TYPE_CHECKING:
+    from fer_search.search_result import SearchResult
     from fer_search.searches import Preview
+    from fer_search.tradeoffs import Tradeoff
     from fer_search.tuning.race import Standing
-    from fer_search.workflow import SearchResult
 
 WIDTH_OF_A_FILE = 160
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
@@ -55,18 +57,27 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def print_search(result: "SearchResult", *, as_json: bool) -> None:
-    """Print a search's leaderboard as it stands."""
+def print_search(
+    result: "SearchResult", *, as_json: bool, cost: str | None = None, tradeoffs: list["Tradeoff"] | None = None
+) -> None:
+    """Print a search's leaderboard as it stands, and its trials against a cost of theirs where it was asked for."""
     rows = leaderboard_rows(
         result.leaderboard(), result.space, num_validation=result.settings["data"]["num_validation"]
     )
+    metric, agreement = result.space.metric, result.rank_agreement()
     if as_json:
-        print_json({"name": result.name, "complete": result.complete, "metric": result.space.metric, "trials": rows})
-    else:
-        title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
-        out.print(leaderboard_table(rows, result.space, title=title))
-        if rows:
-            out.print(parameters_table(rows))
+        found = {"name": result.name, "complete": result.complete, "metric": metric, "trials": rows}
+        found["rank_agreement"] = None if agreement is None else asdict(agreement)
+        print_json(found if tradeoffs is None else {**found, "cost": cost, "tradeoffs": [*map(asdict, tradeoffs)]})
+        return
+    title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
+    out.print(leaderboard_table(rows, result.space, title=title))
+    if rows:
+        out.print(parameters_table(rows))
+    if tradeoffs is not None and cost is not None:
+        out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost, title=result.name))
+    if agreement is not None:
+        out.print(agreement_line(asdict(agreement), name=result.name), soft_wrap=True)
 
 
 def finish_search(result: "SearchResult", *, as_json: bool) -> None:
@@ -135,6 +146,17 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
         out.print(line)
     if probe := result["leak_probe"]:
         out.print(leak_line(probe))
+
+
+def print_retraining(result: dict[str, Any], *, name: str, as_json: bool) -> None:
+    """Print the figures of the training that export takes, of all seeds, and whether the search ranked as they do."""
+    print_training(result, as_json=as_json)
+    if as_json:
+        return
+    if len(result["seeds"]["trainings"]) > 1:
+        out.print(seeds_table(result["seeds"]))
+    if result["rank_agreement"]:
+        out.print(agreement_line(result["rank_agreement"], name=name), soft_wrap=True)
 
 
 def print_evaluation(result: dict[str, Any], *, as_json: bool) -> None:

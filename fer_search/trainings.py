@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
+
+from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.record import (
@@ -20,7 +24,7 @@ from fer_search.runs import RESULT, SETTINGS, read_json, read_settings, write_js
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
 from fer_search.training.measurement import measure_training
-from fer_search.training.run import WEIGHTS, load_model, train_to_end
+from fer_search.training.run import WEIGHTS, load_model, read_choice, train_to_end
 from fer_search.training.trainer import Trainer, choose_device, precision_of
 
 
@@ -43,39 +47,73 @@ def run_training(
         raise InvalidInput([f"recipe: {line}" for line in found])
     faces = load_faces(data)
     splits = split_for(faces, recipe)
-    if (directory / SETTINGS).exists():
-        settings = read_settings(directory, kind=kind)
-        asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
-        stored = Recipe.stored(settings["recipe"], source=directory / SETTINGS)
-        there = {**stored.model_dump(), "tracking_uri": settings["tracking_uri"]}
-        rule = "must be {!r}, as in the training there (remove the directory to start anew)"
-        if different := [key for key in asked if asked[key] != there[key]]:
-            raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
-        check_fingerprint(faces, settings)
-        if (directory / RESULT).exists():
-            return read_json(directory / RESULT)
-    else:
-        settings = {
+    settings = training_settings(
+        recipe, directory, kind=kind, data=data, faces=faces, splits=splits, tracking_uri=tracking_uri, tags=tags
+    )
+    if (directory / RESULT).exists():
+        return read_json(directory / RESULT)
+    trainer = Trainer(recipe, splits.fit, splits.validation, device=choose_device())
+    with recorded(directory, settings, title=title, tags=tags, follow=follow) as outcome:
+        train_to_end(trainer, directory)
+        outcome.finished = True
+    return measure(trainer, directory, splits, data=settings["data"])
+
+
+def training_settings(
+    recipe: Recipe,
+    directory: Path,
+    *,
+    kind: str,
+    data: str,
+    faces: Faces,
+    splits: Splits,
+    tracking_uri: str,
+    tags: dict[str, str],
+) -> dict[str, Any]:
+    """Return the settings of the training in `directory`, or those of a new one; nothing is written.
+
+    Raises InvalidInput where `directory` holds the training of another recipe or other data.
+    """
+    if not (directory / SETTINGS).exists():
+        return {
             "kind": kind,
             "search_id": uuid4().hex,
             "recipe": recipe.model_dump(),
             "tracking_uri": tracking_uri,
+            "tags": tags,
             "data": describe_data(data, faces, splits),
             "versions": package_versions(),
         }
-    device = choose_device()
-    trainer = Trainer(recipe, splits.fit, splits.validation, device=device)
-    with recorded(directory, settings, title=title, tags=tags, follow=follow) as outcome:
-        choice = train_to_end(trainer, directory)
-        outcome.finished = True
-    network = load_model(recipe, directory / WEIGHTS).to(device)
+    settings = read_settings(directory, kind=kind)
+    asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
+    stored = Recipe.stored(settings["recipe"], source=directory / SETTINGS)
+    there = {**stored.model_dump(), "tracking_uri": settings["tracking_uri"]}
+    rule = "must be {!r}, as in the training there (remove the directory to start anew)"
+    if different := [key for key in asked if asked[key] != there[key]]:
+        raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
+    check_fingerprint(faces, settings)
+    return settings
+
+
+def train_and_measure(recipe: Recipe, directory: Path, splits: Splits, *, data: dict[str, Any], device: str) -> None:
+    """Train `recipe` to its end in `directory` from where it is and write its figures, where others keep the record."""
+    trainer = Trainer(recipe, splits.fit, splits.validation, device=torch.device(device))
+    train_to_end(trainer, directory)
+    measure(trainer, directory, splits, data=data)
+
+
+def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str, Any]) -> dict[str, Any]:
+    """Write the figures of the weights that search-validation chose, and return them; `data` is put beside them."""
+    recipe, choice = trainer.recipe, read_choice(directory)
+    assert choice is not None, "the training has ended"
+    network = load_model(recipe, directory / WEIGHTS).to(trainer.device)
     prediction, metrics = measure_training(network, splits)
     result = {
         "recipe": recipe.model_dump(),
         "chosen": asdict(choice),
         "prediction": asdict(prediction),
-        "precision": precision_of(recipe, device),
-        "data": settings["data"],
+        "precision": precision_of(recipe, trainer.device),
+        "data": data,
         "metrics": metrics,
         "leak_probe": _probe_leak(recipe),
     }

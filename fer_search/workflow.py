@@ -8,7 +8,7 @@ This is the only module that knows both the training and the search; each works 
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,8 +22,9 @@ from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, TrialRecord, read_journal
-from fer_search.races import objective_on, read_standings, run_race
+from fer_search.journal import Journal, read_journal
+from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
+from fer_search.races import objective_on, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
@@ -34,64 +35,25 @@ from fer_search.record import (
     recorded,
     split_for,
 )
+from fer_search.retraining import fresh_seeds, run_retraining
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
+from fer_search.search_result import SearchResult
 from fer_search.searches import Preview, enlarge, prepare, preview, search_settings
 from fer_search.spaces import check_space
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.trainings import run_training
-from fer_search.tuning.importance import Importances, parameter_importances
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.race import Standing
 from fer_search.tuning.run import NO_LIMIT, Resources, check_resources, connected, run_trials
-from fer_search.tuning.select import leaderboard, select_winner
+from fer_search.tuning.select import select_trial
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState
 
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-RETRAIN = "retrain"
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A search as it stands: its settings, its space, and every trial with its learning curve."""
-
-    directory: Path
-    settings: dict[str, Any]
-    space: Space
-    trials: list[TrialRecord]
-
-    @property
-    def name(self) -> str:
-        """The name that the search was given."""
-        return self.directory.name
-
-    @property
-    def complete(self) -> bool:
-        """Whether all trials were run to their end."""
-        return len(self.trials) == self.space.num_trials and all(trial.ended for trial in self.trials)
-
-    def leaderboard(self) -> list[TrialRecord]:
-        """Return the trials, best first."""
-        return leaderboard(self.trials, metric=self.space.metric)
-
-    def importances(self) -> Importances:
-        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank."""
-        return parameter_importances(self.trials, self.space)
-
-    def standings(self) -> list[Standing]:
-        """Return how the best did with fresh seeds, the leader first; empty where there was no race."""
-        return read_standings(self.directory, self.space, self.trials)
-
-    def winner(self) -> TrialRecord:
-        """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""
-        standings = self.standings()
-        if standings and not standings[0].failed:
-            return next(trial for trial in self.trials if trial.number == standings[0].trial)
-        return select_winner(self.trials, metric=self.space.metric)
 
 
 def search(
@@ -210,28 +172,37 @@ def retrain(
     *,
     epochs: int = 300,
     overrides: Mapping[str, Any] | None = None,
+    trial: int | None = None,
+    seeds: int = 1,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> dict[str, Any]:
-    """Train the winner of a search afresh, for longer, and return its figures on search-validation and PublicTest.
+    """Train the winner of a search, or the `trial` of this number, afresh and for longer, with so many fresh seeds.
 
-    The weights are those, raw or averaged, of the epoch that did best on search-validation.
+    Returns the figures of the seed that did best on search-validation, those of all `seeds`, and the search's
+    `rank_agreement` with long trainings. The weights are those, raw or averaged, of the epoch that did best there.
     """
     result = read_search(name, runs=runs)
-    if not result.complete:
+    if not result.complete and trial is None:
         logger.warning("%s is not complete: this is the winner of the trials so far", name)
-    winner = Recipe.stored(result.winner().parameters, source=result.directory / JOURNAL)
-    recipe = winner.replace({"epochs": epochs, **(overrides or {})}, source="retrain")
-    return run_training(
-        recipe,
-        result.directory / RETRAIN,
-        kind="retrain",
-        title=f"{name} winner",
-        data=result.settings["data"]["source"],
-        tracking_uri=result.settings["tracking_uri"],
-        tags={"search": name, "winner_of": result.settings["search_id"], "trial": str(result.winner().number)},
+    chosen = result.winner() if trial is None else select_trial(result.trials, trial)
+    directory = retrain_directory(result.directory, trial)
+    found = run_retraining(
+        directory,
+        chosen,
+        result.settings,
+        title=f"{name} {'winner' if trial is None else f'trial {trial}'}",
+        overrides={"epochs": epochs, **(overrides or {})},
+        seeds=fresh_seeds(result.space.seed, seeds),
+        tags={"search": name, "winner_of" if trial is None else "trial_of": result.settings["search_id"]},
         follow=follow,
     )
+    agreement = result.rank_agreement()
+    return {
+        **best_of_seeds(found).result,
+        "seeds": seeds_summary(found),
+        "rank_agreement": None if agreement is None else asdict(agreement),
+    }
 
 
 def evaluate(
@@ -245,19 +216,19 @@ def evaluate(
     return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER)
 
 
-def export(name: str, *, bundle: Path | None = None, runs: Path = RUNS) -> tuple[Path, str | None]:
-    """Write the bundle of a search's retrained winner, or of a training, and register it with MLflow.
+def export(
+    name: str, *, trial: int | None = None, bundle: Path | None = None, runs: Path = RUNS
+) -> tuple[Path, str | None]:
+    """Write the bundle of a search's retrained winner (or `trial`), or of a training, and register it with MLflow.
 
-    Returns the bundle's directory and the registered `name/version`, or None where the registry did not take it.
+    Of several seeds it is the one that did best on search-validation. Returns the bundle's directory and the registered
+    `name/version`, or None where the registry did not take it.
     """
-    training = run_directory(runs, name)
-    if read_json(training / SETTINGS)["kind"] == "search":
-        training = training / RETRAIN
-        if not training.exists():
-            raise InvalidInput(problem(training, "training", f"must be there (fer-search retrain {name})", "nothing"))
+    directory = run_directory(runs, name)
+    training, selection = training_to_export(directory, trial)
     settings = read_json(training / SETTINGS)
-    bundle = bundle or run_directory(runs, name) / "bundle"
-    export_bundle(training, bundle)
+    bundle = bundle or directory / ("bundle" if trial is None else f"bundle_{trial:05d}")
+    export_bundle(training, bundle, selection=selection)
     tracker = Tracker(settings["tracking_uri"])
     return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
 

@@ -40,20 +40,24 @@ class Standing:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The mean's 95 % interval by the BCa bootstrap (Efron 1987), rough for three seeds; None below three.
-
-        Computed only where it is shown: the race itself asks for standings before every training.
-        """
-        if len(self.scores) < 3 or np.ptp(self.scores) == 0:
-            return None
-        data = (np.asarray(self.scores),)
-        found = stats.bootstrap(data, np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
-        return float(found.low), float(found.high)
+        """The mean's interval; computed only where it is shown: a race asks for standings before every training."""
+        return mean_interval(self.scores)
 
     @property
     def in_race(self) -> bool:
         """Whether it may still be the best."""
         return not self.failed and self.p_value >= LEVEL
+
+
+def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds by the BCa bootstrap (Efron 1987).
+
+    It is rough for three seeds; None below three, or where all are equal.
+    """
+    if len(scores) < 3 or np.ptp(scores) == 0:
+        return None
+    found = stats.bootstrap((np.asarray(scores),), np.mean, method="BCa", rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def entrants(trials: Sequence[TrialRecord], *, metric: str, top: int) -> dict[int, dict[str, Any]]:

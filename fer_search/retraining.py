@@ -1,0 +1,137 @@
+"""Long trainings of a search's trial, one seed or several at once, each a run on disk that goes on after a kill."""
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from fer_search.data.fer2013 import load_faces
+from fer_search.data.splits import Splits
+from fer_search.errors import InvalidInput, problem
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import TrialRecord
+from fer_search.long_trainings import RETRAIN, LongTraining, read_retraining
+from fer_search.recipe import Recipe
+from fer_search.record import Follow, recorded, split_for
+from fer_search.runs import RESULT
+from fer_search.training.optimization import check_rise
+from fer_search.training.pretrained import initial_model
+from fer_search.training.trainer import num_steps
+from fer_search.trainings import run_training, train_and_measure, training_settings
+from fer_search.tuning.run import MAX_FAILURES, Resources, check_resources, connected
+
+logger = logging.getLogger(__name__)
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Return the seeds of long trainings: the same for every trial of a search, and in none of its short ones."""
+    return [int(state >> 1) for state in np.random.SeedSequence([seed, *b"retrain"]).generate_state(count)]
+
+
+def run_retraining(
+    directory: Path,
+    trial: TrialRecord,
+    settings: Mapping[str, Any],
+    *,
+    title: str,
+    overrides: Mapping[str, Any],
+    seeds: Sequence[int],
+    tags: dict[str, str],
+    follow: Follow | None,
+) -> list[LongTraining]:
+    """Train a trial's recipe with each seed in `directory`, or go on there, and return all that is finished there.
+
+    One seed trains in this process, several at once on what the search's trials ran on. Of several, those that diverge
+    are left out with a warning. Raises InvalidInput before any work, and FloatingPointError where none came through.
+    """
+    if len(seeds) > 1 and "seed" in overrides:
+        rule = "must not be given beside --seeds, which takes fresh ones"
+        raise InvalidInput(problem("command line", "seed", rule, overrides["seed"]))
+    recipe = Recipe.stored(trial.parameters, source=directory.parent / JOURNAL)
+    recipes = [recipe.replace({"seed": seed, **overrides}, source="retrain") for seed in seeds]
+    directories = [directory, *(directory / f"seed_{index}" for index in range(1, len(seeds)))]
+    tags = {**tags, "trial": str(trial.number)}
+    source, uri = settings["data"]["source"], settings["tracking_uri"]
+    if len(seeds) == 1:
+        run_training(
+            recipes[0], directory, kind=RETRAIN, title=title, data=source, tracking_uri=uri, tags=tags, follow=follow
+        )
+        return read_retraining(directory)
+    faces = load_faces(source)
+    splits = split_for(faces, recipes[0])
+    initial_model(recipes[0])
+    check_rise(recipes[0], num_steps(len(splits.fit), recipes[0]))
+    runs = [
+        training_settings(
+            each, path, kind=RETRAIN, data=source, faces=faces, splits=splits, tracking_uri=uri, tags=tags
+        )
+        for path, each in zip(directories, recipes, strict=True)
+    ]
+    todo = {index: runs[index] for index, path in enumerate(directories) if not (path / RESULT).exists()}
+    resources = Resources(**settings["resources"])
+    with connected(settings["address"]), ExitStack() as records:
+        check_resources(resources)
+        outcomes = {
+            index: records.enter_context(
+                recorded(
+                    directories[index],
+                    run,
+                    title=f"{title}, seed {index}" if index else title,
+                    tags=tags,
+                    follow=_numbered(follow, index),
+                )
+            )
+            for index, run in todo.items()
+        }
+        work = {index: (recipes[index], directories[index], run["data"]) for index, run in todo.items()}
+        diverged = _train_at_once(work, splits, resources)
+        for index, outcome in outcomes.items():
+            outcome.finished = index not in diverged
+    for index, message in diverged.items():
+        logger.warning("%s: diverged and is left out: %s", directories[index], message)
+    if found := read_retraining(directory):
+        return found
+    raise FloatingPointError("; ".join(diverged.values()))
+
+
+def _numbered(follow: Follow | None, index: int) -> Follow | None:
+    """Return `follow` with the seed's index for the trial's number, since each journal knows of one training only."""
+    return None if follow is None else lambda event: follow({**event, "trial": index})
+
+
+def _train_at_once(
+    work: Mapping[int, tuple[Recipe, Path, dict[str, Any]]], splits: Splits, resources: Resources
+) -> dict[int, str]:
+    """Run the trainings as Ray tasks, as many at once as fit, and return the messages of those that diverged.
+
+    A task whose worker dies is run again and goes on from the training's own checkpoint.
+    """
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=MAX_FAILURES)(_train)
+    shared = ray.put(splits)
+    waiting = deque(work.items())
+    running: dict[Any, int] = {}
+    diverged: dict[int, str] = {}
+    while waiting or running:
+        while waiting and (not resources.max_concurrent or len(running) < resources.max_concurrent):
+            index, (recipe, directory, data) = waiting.popleft()
+            running[task.remote(recipe, directory, shared, data, resources)] = index
+        (done,), _ = ray.wait(list(running))
+        index = running.pop(done)
+        if (message := ray.get(done)) is not None:
+            diverged[index] = message
+    return diverged
+
+
+def _train(recipe: Recipe, directory: Path, splits: Splits, data: dict[str, Any], resources: Resources) -> str | None:
+    torch.set_num_threads(resources.cpus)
+    try:
+        train_and_measure(recipe, directory, splits, data=data, device="cuda" if resources.gpus else "cpu")
+    except FloatingPointError as error:
+        return str(error)
+    return None

@@ -1,0 +1,101 @@
+"""Accuracy against what the network costs where it is used: each trial's place, and who is on the Pareto front.
+
+The costs follow from the recipe without any training: weights do not change them.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from fer_search.bundle import write_onnx
+from fer_search.data.faces import IMAGE_SIZE
+from fer_search.errors import InvalidInput, problem
+from fer_search.journal import TrialRecord
+from fer_search.recipe import Recipe
+from fer_search.training.model import build_model
+from fer_search.training.model_summary import summarize
+from fer_search.training.views import VIEW_SETS, PredictionNet
+from fer_search.tuning.select import pareto_front
+
+NUM_WARM_UP = 20
+NUM_REPEATS = 200
+# What decides how the network computes; the heads that only training uses are not among it.
+COST_FIELDS = (
+    "backbone", "image_size", "stem_stride", "output_stride", "fusion_width", "se_attention", "cbam_attention",
+    "coordinate_attention", "self_attention_heads", "pyramid_pooling",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """A trial's value at the horizon and its network's cost; on the front, nobody is better in one and no worse in
+    the other."""
+
+    trial: int
+    value: float
+    cost: float
+    on_front: bool
+
+
+def num_parameters(recipe: Recipe) -> float:
+    """Return how many parameters the network needs to predict; the heads that only training uses are left out."""
+    return float(sum(part.num_parameters for part in summarize(recipe).parts if part.flops))
+
+
+def flops(recipe: Recipe) -> float:
+    """Return the FLOPs of predicting one face in one view; a multiplication and an addition are 2."""
+    return float(summarize(recipe).total.flops)
+
+
+def latency_ms(recipe: Recipe) -> float:
+    """Return the milliseconds of one face in one view by the exported network: the median on one thread of this CPU."""
+    network = PredictionNet(build_model(recipe), views=VIEW_SETS["plain"], temperature=1.0).eval()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        write_onnx(network, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images = {"images": np.random.default_rng(0).random((1, 1, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)}
+    seconds = []
+    for _ in range(NUM_WARM_UP + NUM_REPEATS):
+        start = time.perf_counter()
+        session.run(None, images)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[NUM_WARM_UP:])
+
+
+COSTS: dict[str, Callable[[Recipe], float]] = {
+    "parameters": num_parameters,
+    "flops": flops,
+    "latency": latency_ms,
+}
+
+
+def tradeoffs(trials: Sequence[TrialRecord], *, metric: str, cost: str, source: object) -> list[Tradeoff]:
+    """Return the trials that reached the horizon by their cost, one of COSTS, the cheapest first.
+
+    Trials with the same network have one cost, measured once. `source` is what a damaged recipe is reported under.
+    Raises InvalidInput for another cost.
+    """
+    if cost not in COSTS:
+        raise InvalidInput(problem("command line", "cost", f"must be one of {', '.join(COSTS)}", cost))
+    complete = [trial for trial in trials if trial.state == "COMPLETE"]
+    known: dict[tuple[object, ...], float] = {}
+    costs = []
+    for trial in complete:
+        recipe = Recipe.stored(trial.parameters, source=source)
+        network = tuple(getattr(recipe, field) for field in COST_FIELDS)
+        if network not in known:
+            known[network] = COSTS[cost](recipe)
+        costs.append(known[network])
+    values = [trial.epochs[-1][metric] for trial in complete]
+    front = pareto_front(values, costs)
+    found = [Tradeoff(t.number, v, c, f) for t, v, c, f in zip(complete, values, costs, front, strict=True)]
+    return sorted(found, key=lambda each: (each.cost, -each.value, each.trial))

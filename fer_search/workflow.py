@@ -34,7 +34,7 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
-from fer_search.searches import Preview, prepare, preview
+from fer_search.searches import Preview, default_resources, prepare, preview
 from fer_search.spaces import check_space
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
@@ -201,13 +201,13 @@ def retrain(
 ) -> dict[str, Any]:
     """Train the winner of a search afresh, for longer, and return its figures on search-validation and PublicTest.
 
-    The weights are those, raw or averaged, of the epoch that did best on search-validation.
+    The weights are those, raw or averaged, of the epoch that did best on search-validation; `restarts` are dropped.
     """
     result = read_search(name, runs=runs)
     if not result.complete:
         logger.warning("%s is not complete: this is the winner of the trials so far", name)
     winner = Recipe.stored(result.winner().parameters, source=result.directory / JOURNAL)
-    recipe = winner.replace({"epochs": epochs, **(overrides or {})}, source="retrain")
+    recipe = winner.replace({"epochs": epochs, "restarts": [], **(overrides or {})}, source="retrain")
     return run_training(
         recipe,
         result.directory / RETRAIN,
@@ -259,11 +259,6 @@ def race(
     return run_race(
         result.directory, result.settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
     )
-
-
-def default_resources() -> Resources:
-    """Return what a trial occupies where nobody said so: a GPU where this machine has one, else one CPU."""
-    return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
 
 
 def _run(

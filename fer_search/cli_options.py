@@ -15,6 +15,18 @@ DataOption = Annotated[
         help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/.",
     ),
 ]
+CpusOption = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")]
+GpusOption = Annotated[
+    float | None,
+    typer.Option("--gpus-per-trial", min=0, help="GPUs of a trial, also a fraction; default: 1 where there is one."),
+]
+ConcurrentOption = Annotated[
+    int, typer.Option("--max-concurrent", min=0, help="Most trials at once; 0: as many as fit.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="A running Ray cluster; default: this machine."),
+]
 RunsOption = Annotated[
     Path,
     typer.Option(

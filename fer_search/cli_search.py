@@ -6,9 +6,13 @@ from typing import Annotated
 import typer
 
 from fer_search.cli_options import (
+    AddressOption,
+    ConcurrentOption,
+    CpusOption,
     DataOption,
     EpochBudgetOption,
     GpuHoursOption,
+    GpusOption,
     HoursOption,
     JsonOption,
     Overrides,
@@ -25,17 +29,10 @@ def search(
     overrides: Overrides = None,
     data: DataOption = "synthetic",
     trials: Annotated[int | None, typer.Option(min=1, help="Number of trials; default: the space file's.")] = None,
-    cpus: Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")] = 1,
-    gpus: Annotated[
-        float | None,
-        typer.Option(
-            "--gpus-per-trial", min=0, help="GPUs of a trial, also a fraction; default: 1 where there is one."
-        ),
-    ] = None,
-    max_concurrent: Annotated[int, typer.Option(min=0, help="Most trials at once; 0: as many as fit.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; default: this machine.")
-    ] = None,
+    cpus: CpusOption = 1,
+    gpus: GpusOption = None,
+    max_concurrent: ConcurrentOption = 0,
+    address: AddressOption = None,
     tracking_uri: TrackingOption = None,
     hours: HoursOption = None,
     epoch_budget: EpochBudgetOption = None,
@@ -53,11 +50,10 @@ def search(
     """
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
+    from fer_search.searches import chosen_resources
     from fer_search.tuning.limit import Budget
-    from fer_search.tuning.run import Resources
 
-    default = workflow.default_resources()
-    resources = Resources(cpus, default.gpus if gpus is None else gpus, max_concurrent)
+    resources = chosen_resources(cpus, gpus, max_concurrent)
     if dry_run:
         expected = workflow.preview_search(
             space, data=data, overrides=parse_overrides(overrides or []), num_trials=trials, resources=resources

@@ -21,6 +21,7 @@ DESIGN: dict[str, Any] = {
     "drop_path": 0.1,
     # SAM and OneCycle, from 0.005 to 0.01, an effective batch of 64.
     "epochs": 300,
+    "restarts": (),
     "batch_size": 32,
     "accumulation": 2,
     "optimizer": "sgd",

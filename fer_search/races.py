@@ -34,6 +34,7 @@ def run_race(
 ) -> list[Standing]:
     """Race the `top` trials of the search in the directory `search`, or go on with the race there.
 
+    All are trained with one OneCycle, as the winner will be: restarts serve the rungs of a search, and a race has none.
     Raises InvalidInput where the race there has other entrants, as after a longer search, or another number of seeds.
     """
     if max_seeds < MIN_SEEDS:
@@ -60,6 +61,7 @@ def run_race(
     check_fingerprint(faces, settings)
     splits = split_for(faces, Recipe.build(space.parameters))
     resources = Resources(**race["resources"])
+    parameters = {number: {**values, "restarts": []} for number, values in parameters.items()}
     state = _state(directory, space, parameters, max_seeds)
     with recorded(
         directory,

@@ -7,18 +7,25 @@ keep its default, so that no setting is silently without effect.
 """
 
 import hashlib
+import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+# A list wherever it is written, as TOML and JSON have no other, so that what was read equals what was meant.
+Epochs = Annotated[
+    tuple[int, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    PlainSerializer(list, return_type=list[int]),
+]
 
 
 class Recipe(BaseModel):
@@ -62,6 +69,9 @@ class Recipe(BaseModel):
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block, growing linearly to it")
 
     epochs: int = Field(14, ge=1, le=10_000, description="passes over the fit images; the length of the schedule")
+    restarts: Epochs = Field(
+        (), description="epochs after which OneCycle begins anew, the rates having come down; empty: one OneCycle"
+    )
     batch_size: int = Field(32, ge=2, le=65_536, description="images per forward pass (micro-batch)")
     accumulation: int = Field(2, ge=1, le=4_096, description="micro-batches per optimizer step")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="base optimizer that SAM wraps")
@@ -126,6 +136,10 @@ class Recipe(BaseModel):
             value, default = getattr(self, key), type(self).model_fields[key].default
             if off and value != default:
                 problems.append(finding(key, f"must stay {default!r}, since it has no effect while {reason}", value))
+        ends = (0, *self.restarts, self.epochs)
+        if any(end <= start for start, end in itertools.pairwise(ends)):
+            rule = f"must be epochs from 1 to {self.epochs - 1}, the earlier first and each once"
+            problems.append(finding("restarts", rule, list(self.restarts)))
         mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
         if mixes and self.mix_probability == 0:
             rule = "must be above 0 (mixing is switched off by mixup_alpha = 0 and cutmix_alpha = 0)"

@@ -17,6 +17,7 @@ from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.spaces import check_corners, check_space
 from fer_search.training.trainer import Trainer
+from fer_search.tuning.run import Resources
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import NUM_FINALISTS
 
@@ -95,7 +96,9 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     fit, validation = plan.splits.fit, plan.splits.validation
     seen = np.arange(min(len(fit), NUM_CALIBRATION_STEPS * recipe.batch_size * recipe.accumulation))
     judged = np.arange(min(len(validation), len(seen)))
-    short = recipe.replace({"epochs": 2, "sam_interval": min(recipe.sam_interval, NUM_CALIBRATION_STEPS)})
+    short = recipe.replace(
+        {"epochs": 2, "restarts": [], "sam_interval": min(recipe.sam_interval, NUM_CALIBRATION_STEPS)}
+    )
     _, report = Trainer(short, fit.take(seen), validation.take(judged), device=device)  # the first one warms up
     training = len(fit) / report.metrics["images_per_second"]
     judging = report.metrics["epoch_seconds"] - len(seen) / report.metrics["images_per_second"]
@@ -103,6 +106,16 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
         report.save(Path(directory))
         size = sum(file.stat().st_size for file in Path(directory).iterdir())
     return Preview(reached, epochs, training + judging * len(validation) / len(judged), size)
+
+
+def default_resources() -> Resources:
+    """Return what a trial occupies where nobody said so: a GPU where this machine has one, else one CPU."""
+    return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
+
+
+def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int) -> Resources:
+    """Return what a trial is to occupy, with the default for GPUs where none were named."""
+    return Resources(cpus, default_resources().gpus if gpus is None else gpus, max_concurrent)
 
 
 def expected_trials(space: Space) -> dict[int, int]:

@@ -38,7 +38,7 @@ from fer_search.record import (
 from fer_search.retraining import fresh_seeds, run_retraining
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
 from fer_search.search_result import SearchResult
-from fer_search.searches import Preview, enlarge, prepare, preview, search_settings
+from fer_search.searches import Preview, default_resources, enlarge, prepare, preview, search_settings
 from fer_search.spaces import check_space
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
@@ -180,7 +180,8 @@ def retrain(
     """Train the winner of a search, or the `trial` of this number, afresh and for longer, with so many fresh seeds.
 
     Returns the figures of the seed that did best on search-validation, those of all `seeds`, and the search's
-    `rank_agreement` with long trainings. The weights are those, raw or averaged, of the epoch that did best there.
+    `rank_agreement` with long trainings. The weights are those, raw or averaged, of the epoch that did best there;
+    `restarts` are dropped.
     """
     result = read_search(name, runs=runs)
     if not result.complete and trial is None:
@@ -192,7 +193,7 @@ def retrain(
         chosen,
         result.settings,
         title=f"{name} {'winner' if trial is None else f'trial {trial}'}",
-        overrides={"epochs": epochs, **(overrides or {})},
+        overrides={"epochs": epochs, "restarts": [], **(overrides or {})},
         seeds=fresh_seeds(result.space.seed, seeds),
         tags={"search": name, "winner_of" if trial is None else "trial_of": result.settings["search_id"]},
         follow=follow,
@@ -244,11 +245,6 @@ def race(
     return run_race(
         result.directory, result.settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
     )
-
-
-def default_resources() -> Resources:
-    """Return what a trial occupies where nobody said so: a GPU where this machine has one, else one CPU."""
-    return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
 
 
 def _run(

@@ -1,3 +1,4 @@
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -94,8 +95,26 @@ def test_a_technique_is_switched_off_in_one_way_only(settings, key):
         Recipe.build(settings)
 
 
+@pytest.mark.parametrize("restarts", [[0], [3, 1], [2, 2], [10]])
+def test_restarts_are_epochs_before_the_last_in_their_order(restarts):
+    with pytest.raises(InvalidInput, match=r"restarts: must be epochs from 1 to 9, the earlier first and each once"):
+        Recipe.build({"epochs": 10, "restarts": restarts})
+    with pytest.raises(InvalidInput, match=r"restarts: must be a valid tuple, got 3"):
+        Recipe.build({"restarts": 3})
+
+
+def test_restarts_are_the_same_from_python_toml_json_and_the_command_line():
+    recipe = Recipe.build({"restarts": (1, 3)})
+    override = parse_overrides(["restarts=[1,3]"])
+    assert recipe == Recipe.build(override) == Recipe.build(json.loads(json.dumps(recipe.model_dump())))
+    assert recipe.restarts == (1, 3)
+    assert recipe.digest() == Recipe.build(override).digest() != Recipe().digest()
+
+
 def test_a_recipe_survives_its_own_toml(tmp_path):
-    recipe = Recipe().replace({"max_lr": 1e-3, "backbone": "test_efficientnet", "sam_rho": 0.1, "sam_adaptive": True})
+    recipe = Recipe().replace(
+        {"restarts": [1, 3], "max_lr": 1e-3, "backbone": "test_efficientnet", "sam_rho": 0.1, "sam_adaptive": True}
+    )
     path = tmp_path / "recipe.toml"
     path.write_text(commented_toml(recipe))
     assert Recipe.read(path) == recipe

@@ -1,10 +1,11 @@
 """The optimizer and the learning rate schedule of a recipe."""
 
+import itertools
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, SequentialLR
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
@@ -34,27 +35,38 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(ordered, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> OneCycleLR:
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> SequentialLR:
     """Build OneCycle (Smith and Topin 2018) over all optimizer steps of the recipe, each group up to its own rate;
-    momentum stays as it is.
+    momentum stays as it is. With restarts it is a whole OneCycle up to each of them, and one from the last to the end.
 
     Raises InvalidInput as `check_rise` does.
     """
     check_rise(recipe, steps_per_epoch)
-    return OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=recipe.epochs * steps_per_epoch,
-        pct_start=recipe.pct_start,
-        div_factor=recipe.div_factor,
-        final_div_factor=recipe.final_div_factor,
-        cycle_momentum=False,
-    )
+    peaks = [group["lr"] for group in optimizer.param_groups]  # a schedule changes them as it is built
+    cycles: list[LRScheduler] = [
+        OneCycleLR(
+            optimizer,
+            max_lr=peaks,
+            total_steps=epochs * steps_per_epoch,
+            pct_start=recipe.pct_start,
+            div_factor=recipe.div_factor,
+            final_div_factor=recipe.final_div_factor,
+            cycle_momentum=False,
+        )
+        for epochs in _cycles(recipe)
+    ]
+    return SequentialLR(optimizer, cycles, milestones=[epoch * steps_per_epoch for epoch in recipe.restarts])
 
 
 def check_rise(recipe: Recipe, steps_per_epoch: int) -> None:
-    """Raise InvalidInput when the run is too short for OneCycle's rising part, where torch would divide by zero."""
-    total_steps = recipe.epochs * steps_per_epoch
-    if recipe.pct_start * total_steps <= 1:
-        rule = f"must cover more than one of the run's {total_steps} optimizer steps"
+    """Raise InvalidInput when a cycle is too short for OneCycle's rising part, where torch would divide by zero."""
+    num_steps = min(_cycles(recipe)) * steps_per_epoch
+    if recipe.pct_start * num_steps <= 1:
+        whole = "shortest cycle" if recipe.restarts else "run"
+        rule = f"must cover more than one of the {whole}'s {num_steps} optimizer steps"
         raise InvalidInput(problem("recipe", "pct_start", rule, recipe.pct_start))
+
+
+def _cycles(recipe: Recipe) -> list[int]:
+    """Return the epochs that each OneCycle of the recipe takes."""
+    return [end - start for start, end in itertools.pairwise((0, *recipe.restarts, recipe.epochs))]

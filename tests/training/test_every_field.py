@@ -36,7 +36,7 @@ BUILT = {
 }  # fmt: skip
 # These leave the weights' names and shapes, and where that can be the random draws, as they are.
 CHANGES = {
-    "emotion_heads_weight": 0.9, "auxiliary_weight": 0.9, "dropout": 0.0, "epochs": 5, "batch_size": 8,
+    "emotion_heads_weight": 0.9, "auxiliary_weight": 0.9, "dropout": 0.0, "epochs": 5, "restarts": [2], "batch_size": 8,
     "accumulation": 2, "optimizer": "sgd", "max_lr": 0.004, "backbone_lr_scale": 1.0, "div_factor": 3.0,
     "final_div_factor": 2.0, "pct_start": 0.6, "momentum": 0.5, "weight_decay": 0.5, "grad_clip": 0.0,
     "sam_rho": 0.0, "sam_adaptive": True, "sam_interval": 2,

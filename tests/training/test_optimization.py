@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -57,6 +58,51 @@ def test_the_learning_rate_equals_torchs_own_schedule():
         assert groups == [reference.param_groups[0]["lr"]] * len(groups)
         reference.step()
         schedule.step()
+
+
+def test_with_restarts_each_stretch_is_a_whole_one_cycle_of_torch():
+    recipe = recipe_with(epochs=9, restarts=[1, 3], max_lr=0.2, div_factor=25.0, final_div_factor=100.0)
+    expected = []
+    for epochs in (1, 2, 6):
+        reference = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            reference, 0.2, epochs=epochs, steps_per_epoch=5, div_factor=25.0, final_div_factor=100.0
+        )
+        for _ in range(epochs * 5):
+            expected.append(reference.param_groups[0]["lr"])
+            reference.step()
+            schedule.step()
+    assert [groups[0] for groups in rates(recipe, 5)] == expected
+    assert expected[4] == expected[14] == expected[44] == pytest.approx(0.2 / 25 / 100)
+
+
+@pytest.mark.parametrize("interruption", [3, 4, 5, 6, 14, 15, 16, 30])
+def test_a_schedule_with_restarts_goes_on_from_its_state_bit_for_bit(interruption):
+    recipe = recipe_with(epochs=9, restarts=[1, 3], backbone_lr_scale=0.5)
+    whole = rates(recipe, 5)
+
+    def begin():
+        optimizer = build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), recipe)
+        return optimizer, build_schedule(optimizer, recipe, 5)
+
+    optimizer, schedule = begin()
+    for _ in range(interruption):
+        optimizer.step()
+        schedule.step()
+    stored = copy.deepcopy((optimizer.state_dict(), schedule.state_dict()))
+    optimizer, schedule = begin()
+    optimizer.load_state_dict(stored[0])
+    schedule.load_state_dict(stored[1])
+    for expected in whole[interruption:]:
+        assert [group["lr"] for group in optimizer.param_groups] == expected
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_shortest_cycle_must_have_room_to_rise():
+    recipe = recipe_with(epochs=9, restarts=[1, 3])
+    with pytest.raises(InvalidInput, match=r"pct_start: must cover more than one of the shortest cycle's 3 optimizer"):
+        build_schedule(build_optimizer(nn.Linear(1, 1), recipe), recipe, 3)
 
 
 def test_momentum_stays_what_the_recipe_says():

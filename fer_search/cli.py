@@ -23,6 +23,7 @@ from fer_search.cli_options import (
     read_recipe,
 )
 from fer_search.cli_search import compare, race, resume, retrain, search
+from fer_search.cli_simulate import simulate
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import predictions_table
 from fer_search.terminal import (
@@ -84,7 +85,7 @@ def train(
     print_training(result, as_json=as_json)
 
 
-for command in (search, resume, compare, importance, race, retrain):
+for command in (search, resume, compare, importance, race, retrain, simulate):
     app.command()(command)
 
 

@@ -25,6 +25,7 @@ from fer_search.cli_options import (
     read_recipe,
 )
 from fer_search.cli_search import compare, race, resume, retrain, search
+from fer_search.cli_simulate import simulate
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import predictions_table
 from fer_search.terminal import (
@@ -86,7 +87,7 @@ def train(
     print_training(result, as_json=as_json)
 
 
-for command in (search, resume, compare, importance, calibrate, race, retrain):
+for command in (search, resume, compare, importance, calibrate, race, retrain, simulate):
     app.command()(command)
 
 

@@ -1,11 +1,11 @@
-"""Learning curves of configurations that were all trained to the end: what `calibrate` records and `simulate` replays.
+"""Learning curves of configurations: what `calibrate` records, or a search left behind, and `simulate` replays.
 
 The file is parquet: a row per configuration, schedule and epoch, with a column per metric; the space and the points are
 JSON in the file's metadata, so that a file explains itself.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput, problem
+from fer_search.journal import TrialRecord
 from fer_search.tuning.space import Point
 
 FORMAT = 1
@@ -29,13 +30,15 @@ Curves = dict[str, NDArray[np.float64]]
 class RecordedCurves:
     """The `points` of a space (`table` is its file's content), and for each schedule the curves of all of them.
 
-    `data` says in words what they were trained on.
+    `data` says in words what they were trained on. NaN: the training had diverged, or, for the points whose numbers are
+    in `stopped`, had been stopped before that epoch.
     """
 
     table: dict[str, Any]
     points: list[Point]
     curves: Mapping[str, Curves]
     data: str
+    stopped: Sequence[int] = ()
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -44,10 +47,28 @@ class RecordedCurves:
             number, epoch = np.indices(next(iter(metrics.values())).shape)
             columns = {"point": number.ravel(), "schedule": [schedule] * number.size, "epoch": epoch.ravel() + 1}
             parts.append(pa.table({**columns, **{name: values.ravel() for name, values in metrics.items()}}))
-        about = {"format": FORMAT, "table": self.table, "points": self.points, "data": self.data}
+        about = {
+            "format": FORMAT,
+            "table": self.table,
+            "points": self.points,
+            "data": self.data,
+            "stopped": [*self.stopped],
+        }
         whole = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(about).encode()})
         with replacing(path) as temporary:
             pq.write_table(whole, temporary, compression="zstd")
+
+    @classmethod
+    def of_trials(
+        cls, trials: Sequence[TrialRecord], *, table: dict[str, Any], metric: str, num_epochs: int, data: str
+    ) -> "RecordedCurves":
+        """Return a search's curves of the metric that it compared; a trial that broke has none."""
+        values = np.full((len(trials), num_epochs), np.nan)
+        for row, trial in enumerate(trials):
+            if trial.diverged or trial.state != "FAIL":
+                values[row, : len(trial.epochs)] = [metrics[metric] for metrics in trial.epochs]
+        stopped = [row for row, trial in enumerate(trials) if trial.state != "COMPLETE" and not trial.diverged]
+        return cls(table, [trial.point for trial in trials], {"search": {metric: values}}, data, stopped)
 
     @classmethod
     def read(cls, path: Path) -> "RecordedCurves":
@@ -67,4 +88,4 @@ class RecordedCurves:
             str(schedule): {name: rows[name].to_numpy().reshape(len(about["points"]), -1) for name in metrics}
             for schedule, rows in frame.groupby("schedule", sort=False)
         }
-        return cls(about["table"], about["points"], curves, about["data"])
+        return cls(about["table"], about["points"], curves, about["data"], about.get("stopped", ()))

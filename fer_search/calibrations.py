@@ -20,7 +20,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, TrialRecord
 from fer_search.races import objective_on
-from fer_search.rank_agreement import Agreement, cheapest, rank_agreements
+from fer_search.rank_agreement import Agreement, cheapest, rank_agreements, strongest
 from fer_search.record import Follow, check_fingerprint, describe_data, package_versions, recorded
 from fer_search.recorded_curves import Curves, RecordedCurves
 from fer_search.runs import SETTINGS, read_settings, run_directory
@@ -44,12 +44,15 @@ MIN_CONFIGURATIONS = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """The rung and way that agree `best` with the end, and the `cheapest` that is not significantly worse."""
+    """The rung and way that agree `best` with the end, and the `cheapest` that is not significantly worse.
+
+    `settings` are what a space file is to say: `first_rung`, `metric` and `restarts`. Both are None where no rung ranks
+    better than chance would.
+    """
 
     best: Agreement
-    cheapest: Agreement
-    settings: dict[str, Any]
-    """What a space file is to say: `first_rung`, `metric` and `restarts`."""
+    cheapest: Agreement | None
+    settings: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,12 @@ class Calibration:
 
     def verdict(self, agreements: list[Agreement]) -> Verdict:
         """Return which of the space's rungs to begin with, and how to judge there."""
-        at_rungs = [each for each in agreements if each.epoch in self.space.rungs]
-        best, chosen = max(at_rungs, key=lambda each: (each.tau, -each.epoch)), cheapest(at_rungs)
-        restarts = [rung for rung in self.space.rungs if rung >= chosen.epoch] if chosen.schedule == ANNEALED else []
+        rungs = self.space.rungs
+        at_rungs = [each for each in agreements if each.epoch in rungs]
+        best, chosen = strongest(at_rungs), cheapest(at_rungs)
+        if chosen is None:
+            return Verdict(best, None, None)
+        restarts = [rung for rung in rungs if rung >= chosen.epoch] if chosen.schedule == ANNEALED else []
         settings = {"first_rung": chosen.epoch, "metric": chosen.metric, "restarts": restarts}
         return Verdict(best, chosen, settings)
 

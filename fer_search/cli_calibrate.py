@@ -69,8 +69,9 @@ def calibrate(
     verdict = found.verdict(agreements)
     if as_json:
         rows = [_row(each) for each in agreements]
-        chosen = {"best": _row(verdict.best), "cheapest": _row(verdict.cheapest), "settings": verdict.settings}
-        print_json({"name": name, "metric": found.space.metric, "agreements": rows, "verdict": chosen})
+        chosen = None if verdict.cheapest is None else _row(verdict.cheapest)
+        told = {"best": _row(verdict.best), "cheapest": chosen, "settings": verdict.settings}
+        print_json({"name": name, "metric": found.space.metric, "agreements": rows, "verdict": told})
         return
     for table in agreement_tables(agreements, rungs=found.space.rungs, title=name, metric=found.space.metric):
         out.print(table)

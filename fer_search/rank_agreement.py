@@ -95,11 +95,19 @@ def difference(better: Agreement, other: Agreement) -> tuple[float, float, float
     return better.tau - other.tau, float(low), float(high)
 
 
-def cheapest(agreements: Sequence[Agreement]) -> Agreement:
-    """Return the earliest agreement that is not significantly (5 %) worse than the best, of one epoch's the largest."""
-    best = max(agreements, key=lambda each: (each.tau, -each.epoch))
-    sound = [each for each in agreements if difference(best, each)[1] <= 0]
-    return min(sound, key=lambda each: (each.epoch, -each.tau))
+def cheapest(agreements: Sequence[Agreement]) -> Agreement | None:
+    """Return the earliest agreement that is not significantly (5 %) worse than the best, of one epoch's the largest.
+
+    One whose interval holds 0 may be chance and does not count; None where that is so for all.
+    """
+    best = strongest(agreements)
+    sound = [each for each in agreements if each.low > 0 and difference(best, each)[1] <= 0]
+    return min(sound, key=lambda each: (each.epoch, -each.tau), default=None)
+
+
+def strongest(agreements: Sequence[Agreement]) -> Agreement:
+    """Return the agreement with the largest tau, of equal ones the earliest."""
+    return max(agreements, key=lambda each: (each.tau, -each.epoch))
 
 
 def _sound(values: ArrayLike) -> Array:

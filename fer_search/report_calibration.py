@@ -28,18 +28,19 @@ def agreement_tables(agreements: Sequence[Agreement], *, rungs: Sequence[int], t
 
 def verdict_lines(verdict: "Verdict") -> list[str]:
     """Return the verdict in words, and as the settings to put into the space file."""
-    best, chosen, settings = verdict.best, verdict.cheapest, verdict.settings
+    best, chosen = verdict.best, verdict.cheapest
     lines = [f"of the rungs, {_name(best)} agrees best with the end: tau {best.tau:.2f}"]
+    if chosen is None or verdict.settings is None:
+        return [*lines, "no rung ranks better than chance may: a later rung, or more configurations to tell"]
     if chosen != best:
         value, low, high = difference(best, chosen)
         lines.append(
             f"{_name(chosen)} is the earliest that is not significantly worse: tau {chosen.tau:.2f}, "
-            f"{value:.2f} less (95 % interval {low:+.2f} to {high:+.2f})"
+            f"{value:.2f} less (95 % interval {low:.2f} to {high:.2f})"
         )
-    if chosen.low <= 0:
-        lines.append("its interval holds 0: more configurations, or a later rung, before anything is stopped by it")
+    settings = verdict.settings
     lines += ["", "for the space file:", "[search]", f"first_rung = {settings['first_rung']}"]
-    return [*lines, f'metric = "{settings["metric"]}"', "[base]", f"restarts = {settings['restarts']}"]
+    return [*lines, f'metric = "{settings["metric"]}"', "", "[base]", f"restarts = {settings['restarts']}"]
 
 
 def _table(

@@ -74,12 +74,24 @@ def test_a_difference_is_judged_in_pairs_and_not_by_two_intervals_that_overlap()
 
 def test_the_cheapest_is_the_earliest_epoch_that_is_not_significantly_worse_than_the_best():
     results = np.linspace(0, 1, 40)
-    nothing, good, perfect = np.random.default_rng(2).permutation(40), noisy(results, 0.01), results
-    found = rank_agreements(
-        {("onecycle", "raw"): np.stack([nothing, perfect], 1), ("annealed", "raw"): np.stack([nothing, good], 1)},
-        results,
-        eta=3,
-    )
-    assert [(cheapest(found).schedule, cheapest(found).epoch)] == [("onecycle", 2)]
-    found = rank_agreements({("onecycle", "raw"): np.stack([perfect, good], 1)}, results, eta=3)
-    assert cheapest(found).epoch == 1
+    nothing, poor, good = np.random.default_rng(2).permutation(40), noisy(results, 0.6), noisy(results, 0.01)
+    ways = {
+        ("onecycle", "raw"): np.stack([nothing, poor, results], 1),
+        ("annealed", "raw"): np.stack([poor, good, good], 1),
+    }
+    chosen = cheapest(rank_agreements(ways, results, eta=3))
+    assert chosen is not None
+    assert (chosen.schedule, chosen.epoch) == ("annealed", 2)
+    alone = cheapest(rank_agreements({("onecycle", "raw"): results[:, None]}, results, eta=3))
+    assert alone is not None
+    assert (alone.epoch, alone.tau) == (1, 1.0)
+
+
+def test_an_order_that_may_be_chance_is_never_chosen():
+    """With so few configurations it is not significantly worse than the best either."""
+    results = np.linspace(0, 1, 6)
+    weak = np.array([0.1, 0.5, 0.2, 0.4, 0.3, 0.25])
+    found = rank_agreements({("s", "m"): np.stack([weak, noisy(results, 0.1)], 1)}, results, eta=3)
+    assert found[0].low <= 0 < found[1].low
+    assert cheapest(found) == found[1]
+    assert cheapest(found[:1]) is None

@@ -85,7 +85,7 @@ def test_all_problems_of_a_file_are_reported_at_once():
 def test_the_shipped_spaces_and_the_examples_of_their_format_build_recipes_at_200_random_points():
     spaces = [(path.name, read_toml(path)) for path in sorted(FOLDER.glob("*.toml"))]
     assert [name for name, _ in spaces] == [
-        "augmentation.toml", "design.toml", "full.toml", "network.toml", "sam_onecycle.toml", "smoke.toml",
+        "augmentation.toml", "calibration.toml", "design.toml", "full.toml", "network.toml", "sam_onecycle.toml", "smoke.toml",
     ]  # fmt: skip
     examples = re.findall(r"```toml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
     assert len(examples) == 2

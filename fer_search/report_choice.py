@@ -18,13 +18,9 @@ COST_NOTES = {
 }
 
 
-def tradeoffs_table(rows: Sequence["Tradeoff"], *, metric: str, cost: str, title: str) -> Table:
+def tradeoffs_table(rows: Sequence["Tradeoff"], *, metric: str, cost: str) -> Table:
     """Return the trials by their cost, those on the Pareto front marked."""
-    caption = (
-        f"* on the front: no trial is better in one and no worse in the other. {metric} at the horizon, as noisy as in "
-        f"the leaderboard.\n{COST_NOTES[cost]} To train one for long: fer-search retrain {title} --trial N"
-    )
-    table = new_table(f"{title}: {metric} against {cost}", caption=caption)
+    table = new_table("accuracy against cost")
     for heading in ("trial", "front", COST_LABELS[cost], metric):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
@@ -35,12 +31,20 @@ def tradeoffs_table(rows: Sequence["Tradeoff"], *, metric: str, cost: str, title
     return table
 
 
+def tradeoffs_note(cost: str, *, name: str) -> str:
+    """Return what the table of costs must be read with."""
+    return (
+        "* on the front: no trial is better in one and no worse in the other. The values are as noisy as in the "
+        f"leaderboard.\n{COST_NOTES[cost]}\nTo train one for long: fer-search retrain {name} --trial N"
+    )
+
+
 def seeds_table(seeds: Mapping[str, Any]) -> Table:
     """Return the accuracies of a training's seeds, their means with intervals, and which seed is exported."""
     caption = (
         "* the seed that export takes: the best on search-validation, with the views that search-validation chose.\n"
-        "Mean and interval are about seeds alone; another set of images would move them too. The interval is rough for "
-        "few seeds, and there is none below three."
+        "Mean and interval are about seeds alone; another set of images would move them too. "
+        "The interval is too narrow for few seeds, and there is none below three."
     )
     table = new_table("seeds", caption=caption)
     names = list(seeds["splits"])

@@ -22,7 +22,7 @@ from fer_search.report import (
     summary_table,
     target_line,
 )
-from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_table
+from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
 from fer_search.report_stages import preview_table, race_table
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def print_search(
     if rows:
         out.print(parameters_table(rows))
     if tradeoffs is not None and cost is not None:
-        out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost, title=result.name))
+        out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost))
+        out.print(tradeoffs_note(cost, name=result.name), soft_wrap=True)
     if agreement is not None:
         out.print(agreement_line(asdict(agreement), name=result.name), soft_wrap=True)
 

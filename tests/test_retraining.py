@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from fer_search import workflow
+from fer_search.cli import main
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -165,6 +167,23 @@ def test_a_training_with_other_settings_than_the_trials_does_not_count(runs, ret
     values = [each["validation"] for each in retrained[0]["seeds"]["trainings"]]
     assert before.long[1] == pytest.approx(np.mean(values))
     assert after.long[1] == pytest.approx((values[0] + values[2]) / 2)
+
+
+def test_compare_shows_the_front_and_the_rank_agreement_to_people_and_to_scripts(runs, retrained, monkeypatch, capsys):
+    def compare(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fer-search", "compare", "s", "--runs", str(runs), *arguments])
+        main()
+        return capsys.readouterr().out
+
+    shown = compare("--cost", "flops")
+    assert "MFLOPs" in shown
+    assert "fer-search retrain s --trial N" in shown
+    assert "trained long" in shown or "rank agreement" in shown
+    found = json.loads(compare("--cost", "parameters", "--json"))
+    # One network, so that the most accurate of those at the horizon is the front; the stopped one is not compared.
+    assert [(each["trial"], each["on_front"]) for each in found["tradeoffs"]] == [(1, True), (2, False), (0, False)]
+    assert found["rank_agreement"]["epochs"] == 4
+    assert "tradeoffs" not in json.loads(compare("--json"))
 
 
 @pytest.mark.parametrize(

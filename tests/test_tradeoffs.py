@@ -66,7 +66,7 @@ def lines(table):
 
 def test_the_front_is_marked_in_the_table():
     rows = [Tradeoff(3, 0.61, 1_234_567, on_front=True), Tradeoff(7, 0.6, 2_000_000, on_front=False)]
-    shown = lines(tradeoffs_table(rows, metric="val_accuracy", cost="parameters", title="first"))
+    shown = lines(tradeoffs_table(rows, metric="val_accuracy", cost="parameters"))
     assert ["3", "*", "1,234,567", "61.0%"] in shown
     assert ["7", "2,000,000", "60.0%"] in shown
 

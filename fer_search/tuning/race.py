@@ -52,7 +52,7 @@ class Standing:
 def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean over seeds by the BCa bootstrap (Efron 1987).
 
-    It is rough for three seeds; None below three, or where all are equal.
+    It is rough, and rather too narrow, for three seeds; None below three, or where all are equal.
     """
     if len(scores) < 3 or np.ptp(scores) == 0:
         return None

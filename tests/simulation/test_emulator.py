@@ -145,5 +145,5 @@ def test_a_file_that_contradicts_itself_is_refused_with_all_problems(make_family
     )
     with pytest.raises(InvalidInput, match="schedule: must be one of the recorded: onecycle, got 'annealed'"):
         recorded_space(recorded, source=HERE, schedule="annealed")
-    with pytest.raises(InvalidInput, match="search.metric: must be one of val_accuracy, got 'val_loss'"):
+    with pytest.raises(InvalidInput, match=r"search\.metric: must be one of val_accuracy, got 'val_loss'"):
         recorded_space(make_family().recorded(12, metric="val_loss"), source=HERE)

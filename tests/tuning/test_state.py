@@ -71,7 +71,7 @@ def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path
 
 def hopeless(trial):
     last = trial.epochs[-1]["score"]
-    return f"only {last}" if len(trial.epochs) >= 2 and last < 0.6 else None
+    return f"only {last}" if len(trial.epochs) >= 2 and last < 0.695 else None
 
 
 @pytest.mark.parametrize("scheduler", ["promotion", "stopping", "none"])
@@ -83,7 +83,7 @@ def test_a_hopeless_trial_ends_at_once_whatever_the_scheduler_also_after_a_kill(
     assert len(ended) >= 3
     for trial in ended.values():
         assert (trial.state, len(trial.epochs)) == ("PRUNED", 2)
-        assert trial.epochs[1]["score"] < 0.6
+        assert trial.epochs[1]["score"] < 0.695
     lines = (tmp_path / "whole" / FILE_NAME).read_text().splitlines(keepends=True)
     for length in range(len(lines)):
         cut = tmp_path / f"cut{length}"

@@ -130,7 +130,7 @@ class SearchState:
         if epoch >= self.space.horizon:
             self._end(record.number, "COMPLETE")
             return
-        message = self._verdict(record) if self._verdict else None
+        message = self._verdict(record) if self._verdict and epoch else None
         if epoch in self._rungs and record.passed < epoch:
             value = record.epochs[-1][self.metric]
             # Under stopping, ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.

@@ -156,48 +156,45 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the table of all variants that have as many seeds as the default.
+    """Return the table of all variants, each over the seeds that both it and the default have been trained with.
 
     A difference is the mean over the seeds, each against the default's training with that seed. Its 95 % interval is
-    Student's, with one deviation pooled over all variants, since three seeds say little about the spread of one.
+    Student's, with one deviation pooled over all variants, since a few seeds say little about the spread of one.
     """
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for result in results:
         if result["made_by"] == made_by(recipe_of(result["name"], result["seed"])):
             by_name.setdefault(result["name"], {})[result["seed"]] = result
     default = by_name["default"]
-    complete = {name: seeds for name, seeds in by_name.items() if seeds.keys() == default.keys()}
     differences = {
         key: {
-            name: np.array([seeds[s][key] - default[s][key] for s in default])
-            for name, seeds in complete.items()
+            name: np.array([seeds[s][key] - default[s][key] for s in seeds.keys() & default.keys()])
+            for name, seeds in by_name.items()
             if name != "default"
         }
         for key in ("accuracy", "macro_f1")
     }
-    degrees = len(differences["accuracy"]) * (len(default) - 1)
-    half = {
-        key: float(
-            stats.t.ppf(0.975, degrees) * np.sqrt(np.mean([d.var(ddof=1) for d in each.values()]) / len(default))
-        )
+    degrees = sum(len(each) - 1 for each in differences["accuracy"].values())
+    reach = {
+        key: stats.t.ppf(0.975, degrees) * np.sqrt(sum(len(d) * d.var() for d in each.values()) / degrees)
         for key, each in differences.items()
     }
     rows = [
-        "| change | accuracy | difference, points | macro-F1 difference, points | training time |",
-        "|---|---|---|---|---|",
+        "| change | seeds | accuracy | difference, points | macro-F1 difference, points | training time |",
+        "|---|---|---|---|---|---|",
     ]
-    base_seconds = np.median([result["seconds"] for result in default.values()])
-    for name in VARIANTS:
-        if name not in complete:
-            continue
-        seeds = complete[name].values()
+    base_seconds = min(result["seconds"] for result in default.values())
+    for name in (each for each in VARIANTS if each in by_name):
+        seeds = by_name[name].values()
         accuracy = f"{np.mean([each['accuracy'] for each in seeds]):.1%}"
         cells = [
-            "" if name == "default" else f"{differences[key][name].mean() * 100:+.1f} ± {half[key] * 100:.1f}"
+            ""
+            if name == "default"
+            else f"{differences[key][name].mean() * 100:+.1f} ± {reach[key] / np.sqrt(len(seeds)) * 100:.1f}"
             for key in ("accuracy", "macro_f1")
         ]
-        ratio = np.median([each["seconds"] for each in seeds]) / base_seconds
-        rows.append(f"| {name} | {accuracy} | {' | '.join(cells)} | x {ratio:.1f} |")
+        ratio = min(each["seconds"] for each in seeds) / base_seconds  # the least disturbed by other work
+        rows.append(f"| {name} | {len(seeds)} | {accuracy} | {' | '.join(cells)} | x {ratio:.1f} |")
     return "\n".join(rows) + "\n"
 
 

@@ -67,10 +67,8 @@ class Calibration:
         """Return how each epoch before the last agrees with the space's metric at the end of the plain OneCycle."""
         assert self.recorded is not None
         curves, metric = self.recorded.curves, self.space.metric
-        judged = dict.fromkeys(("val_accuracy", "val_accuracy_ema", metric))
-        ways = {
-            (schedule, key): found[key][:, :-1] for schedule, found in curves.items() for key in judged if key in found
-        }
+        judged = [key for key in dict.fromkeys((*WEIGHTS, metric)) if key in curves[ONECYCLE]]
+        ways = {(schedule, key): found[key][:, :-1] for schedule, found in curves.items() for key in judged}
         return rank_agreements(ways, curves[ONECYCLE][metric][:, -1], eta=self.space.eta, seed=self.space.seed)
 
     def verdict(self, agreements: list[Agreement]) -> Verdict:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_search.calibrations import calibrate
     from fer_search.data.faces import EMOTIONS, Faces
     from fer_search.data.fer2013 import load_faces
     from fer_search.errors import InvalidInput
@@ -23,6 +24,7 @@ _HOMES = {
     "Predictor": "fer_search.predict",
     "Recipe": "fer_search.recipe",
     "SearchResult": "fer_search.search_result",
+    "calibrate": "fer_search.calibrations",
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
@@ -41,6 +43,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "SearchResult",
+    "calibrate",
     "evaluate",
     "export",
     "load_faces",

@@ -18,7 +18,7 @@ from scipy.stats import qmc
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, TrialRecord
+from fer_search.journal import Journal, TrialRecord, read_journal
 from fer_search.races import objective_on
 from fer_search.rank_agreement import Agreement, cheapest, rank_agreements, strongest
 from fer_search.record import Follow, check_fingerprint, describe_data, package_versions, recorded
@@ -67,10 +67,8 @@ class Calibration:
         """Return how each epoch before the last agrees with the space's metric at the end of the plain OneCycle."""
         assert self.recorded is not None
         curves, metric = self.recorded.curves, self.space.metric
-        judged = dict.fromkeys(("val_accuracy", "val_accuracy_ema", metric))
-        ways = {
-            (schedule, key): found[key][:, :-1] for schedule, found in curves.items() for key in judged if key in found
-        }
+        judged = [key for key in dict.fromkeys((*WEIGHTS, metric)) if key in curves[ONECYCLE]]
+        ways = {(schedule, key): found[key][:, :-1] for schedule, found in curves.items() for key in judged}
         return rank_agreements(ways, curves[ONECYCLE][metric][:, -1], eta=self.space.eta, seed=self.space.seed)
 
     def verdict(self, agreements: list[Agreement]) -> Verdict:
@@ -154,7 +152,7 @@ def calibrate(
     if not state.finished:
         return Calibration(directory, space, None)
     about = f"{Path(data).name}: {len(plan.splits.fit)} images to learn from, {len(plan.splits.validation)} to judge on"
-    curves = _collect(directory, state.journal, plan.table, points, space.horizon, about)
+    curves = collect_curves(directory, plan.table, points, horizon=space.horizon, about=about)
     curves.write(directory / CURVES)
     return Calibration(directory, space, curves)
 
@@ -166,6 +164,33 @@ def draw_points(space: Space, count: int) -> list[Point]:
     sequence = qmc.Sobol(encoding.num_parameters, rng=np.random.default_rng([space.seed, *CALIBRATE.encode()]))
     uniform = sequence.random_base2(math.ceil(math.log2(count)))[: count - 1]  # balanced in powers of two alone
     return [space.first_point, *(space.fill(encoding.decode(each)) for each in encoding.drawn(uniform, priors))]
+
+
+def collect_curves(
+    directory: Path, table: dict[str, Any], points: list[Point], *, horizon: int, about: str
+) -> RecordedCurves:
+    """Return the curves of the finished calibration in `directory`, of all configurations but those that broke.
+
+    What a diverged training did not reach is NaN. Raises InvalidInput where too few were trained to the end.
+    """
+    records: dict[int, dict[str, TrialRecord]] = {}
+    for record in read_journal(directory / JOURNAL):
+        records.setdefault(record.point["configuration"], {})[record.point["schedule"]] = record
+    broken = [n for n, each in records.items() if any(r.state == "FAIL" and not r.diverged for r in each.values())]
+    if broken:
+        logger.warning("left out, since they broke (see %s): configurations %s", directory / "errors", broken)
+    kept = [number for number in sorted(records) if number not in broken]
+    complete = [n for n in kept if all(record.state == "COMPLETE" for record in records[n].values())]
+    if len(complete) < MIN_CONFIGURATIONS:
+        rule = f"must hold at least {MIN_CONFIGURATIONS} that were trained to the end"
+        raise InvalidInput(problem(directory, "configurations", rule, len(complete)))
+    epochs = [metrics for number in kept for record in records[number].values() for metrics in record.epochs]
+    names = [name for name in epochs[0] if all(name in metrics for metrics in epochs)]  # averaged weights may be off
+    curves = {
+        schedule: _curves([records[number][schedule] for number in kept], names, horizon)
+        for schedule in (ONECYCLE, ANNEALED)
+    }
+    return RecordedCurves(table, [points[number] for number in kept], curves, about)
 
 
 def _annealed(space: Space, *, source: Path) -> Space:
@@ -192,30 +217,6 @@ def _search_id(directory: Path, asked: Mapping[str, Any], faces: Faces) -> str:
         raise InvalidInput([problem(directory, key, rule, asked[key]) for key in different])
     check_fingerprint(faces, there)
     return str(there["search_id"])
-
-
-def _collect(
-    directory: Path, journal: Journal, table: dict[str, Any], points: list[Point], horizon: int, about: str
-) -> RecordedCurves:
-    """Return the curves of all configurations but those that broke; what a diverged one did not reach is NaN."""
-    records: dict[int, dict[str, TrialRecord]] = {}
-    for record in journal.trials.values():
-        records.setdefault(record.point["configuration"], {})[record.point["schedule"]] = record
-    broken = [n for n, each in records.items() if any(r.state == "FAIL" and not r.diverged for r in each.values())]
-    if broken:
-        logger.warning("left out, since they broke (see %s): configurations %s", directory / "errors", broken)
-    kept = [number for number in sorted(records) if number not in broken]
-    complete = [n for n in kept if all(record.state == "COMPLETE" for record in records[n].values())]
-    if len(complete) < MIN_CONFIGURATIONS:
-        rule = f"must hold at least {MIN_CONFIGURATIONS} that were trained to the end"
-        raise InvalidInput(problem(directory, "configurations", rule, len(complete)))
-    epochs = [metrics for number in kept for record in records[number].values() for metrics in record.epochs]
-    names = [name for name in epochs[0] if all(name in metrics for metrics in epochs)]  # averaged weights may be off
-    curves = {
-        schedule: _curves([records[number][schedule] for number in kept], names, horizon)
-        for schedule in (ONECYCLE, ANNEALED)
-    }
-    return RecordedCurves(table, [points[number] for number in kept], curves, about)
 
 
 def _curves(records: list[TrialRecord], names: list[str], horizon: int) -> Curves:

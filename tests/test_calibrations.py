@@ -1,6 +1,8 @@
 """The calibration of rungs on real parts: one small run, and what it left."""
 
+import itertools
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,21 @@ from mlflow import MlflowClient
 from scipy import stats
 from typer.testing import CliRunner
 
-from fer_search.calibrations import CURVES, calibrate, draw_points
+from fer_search import workflow
+from fer_search.calibrations import CURVES, calibrate, collect_curves, draw_points
 from fer_search.cli import app
+from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, read_journal
-from fer_search.recipe import read_toml
+from fer_search.recipe import Recipe, read_toml
+from fer_search.record import describe_data, package_versions, split_for
 from fer_search.recorded_curves import RecordedCurves
+from fer_search.runs import write_json
 from fer_search.spaces import check_space
 from fer_search.tracking import local_store
 from fer_search.tuning.exhaustive import ExhaustiveState, Training
+from fer_search.tuning.run import connected
 
 SPACE = """
 [search]
@@ -45,7 +52,14 @@ high = 0.5
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def ray_once():
+    """One embedded Ray for all runs of this file, since starting it takes longer than they do."""
+    with connected(None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(ray_once, tmp_path_factory):
     """A calibration of four configurations."""
     folder = tmp_path_factory.mktemp("calibration")
     (folder / "space.toml").write_text(SPACE)
@@ -160,3 +174,51 @@ def test_a_training_that_fails_is_not_run_again_and_the_others_are(tmp_path):
     assert [(t.state, len(t.epochs)) for t in read_journal(tmp_path / JOURNAL)] == [
         ("FAIL", 0), ("COMPLETE", 2), ("COMPLETE", 2),
     ]  # fmt: skip
+
+
+def test_a_diverged_configuration_is_kept_to_where_it_came_and_a_broken_one_is_left_out(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    points = [{"x": number} for number in range(6)]
+    for number, (configuration, schedule) in enumerate(itertools.product(range(6), ("onecycle", "annealed"))):
+        journal.trial_started(number, {}, point={"configuration": configuration, "schedule": schedule})
+        journal.epoch_ended(number, 1, {"score": float(number)})
+        if number == 3:
+            journal.trial_ended(number, "FAIL", "diverged: the loss of step 9 is nan")
+        elif number == 4:
+            journal.trial_ended(number, "FAIL", "MemoryError")
+        else:
+            journal.epoch_ended(number, 2, {"score": 100.0 + number, "other": 0.0})
+            journal.trial_ended(number, "COMPLETE")
+    found = collect_curves(tmp_path, {}, points, horizon=2, about="faces")
+    assert found.points == [{"x": number} for number in (0, 1, 3, 4, 5)]
+    assert list(found.curves["onecycle"]) == ["score"]
+    np.testing.assert_array_equal(
+        found.curves["onecycle"]["score"], [[0, 100], [2, 102], [6, 106], [8, 108], [10, 110]]
+    )
+    np.testing.assert_array_equal(found.curves["annealed"]["score"][1], [3, np.nan])
+
+
+def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(ray_once, tmp_path):
+    """On the journal of a search with restarts, written here: its only trial is its winner."""
+    table = tomllib.loads(SPACE)
+    table["base"]["restarts"] = [1, 3]
+    space = check_space(table, source=Path("space.toml"))
+    faces = load_faces("synthetic")
+    settings = {
+        "kind": "search", "search_id": "s", "space_file": "space.toml", "space": table, "parameters": space.parameters,
+        "resources": {"cpus": 1, "gpus": 0.0, "max_concurrent": 1}, "address": None,
+        "tracking_uri": local_store(tmp_path),
+        "data": describe_data("synthetic", faces, split_for(faces, Recipe.build(space.parameters))),
+        "versions": package_versions(),
+    }  # fmt: skip
+    write_json(tmp_path / "s" / "settings.json", settings)
+    journal = Journal(tmp_path / "s" / JOURNAL)
+    journal.trial_started(0, space.complete(space.first_point), point=space.first_point)
+    for epoch in range(1, 5):
+        journal.epoch_ended(0, epoch, {"val_accuracy": 0.5})
+    journal.trial_ended(0, "COMPLETE")
+    assert journal.trials[0].parameters["restarts"] == [1, 3]
+    workflow.race("s", top=1, max_seeds=3, runs=tmp_path)
+    assert [t.parameters["restarts"] for t in read_journal(tmp_path / "s" / "race" / JOURNAL)] == [[]] * 3
+    recipe = workflow.retrain("s", epochs=2, runs=tmp_path)["recipe"]
+    assert (recipe["epochs"], recipe["restarts"]) == (2, [])

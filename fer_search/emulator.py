@@ -24,6 +24,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.multioutput import MultiOutputRegressor
+from threadpoolctl import threadpool_limits
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
@@ -115,7 +116,10 @@ def fit_emulator(recorded: RecordedCurves, *, source: Path, schedule: str | None
     curves, columns = _continued(logit(np.clip(values, LOWEST, 1 - LOWEST))), encoded(space, points)
     candidates = {"a Gaussian process": _gaussian_process(columns.shape[1]), "extra trees": _trees()}
     folds = KFold(min(len(curves), NUM_FOLDS), shuffle=True, random_state=0)
-    with warnings.catch_warnings():
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(limits=1),
+    ):  # threads would only wait for each other: small matrices
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: the parameter has no effect
         held_out = {
             name: cross_val_predict(model, columns, curves, cv=folds)[complete] for name, model in candidates.items()
@@ -186,7 +190,7 @@ def _noise(residuals: Array, held_out: Array) -> Array:
 
     A fit's own residuals are smaller than the noise, which it has partly learned, and those of held-out curves larger,
     by the model's error. In a linear smoother with leverage h the factors are 1 - h and 1 / (1 - h) of each other's,
-    so that their geometric mean is the studentised residual.
+    so that their geometric mean is the studentised residual. What the model cannot follow counts as noise.
     """
     own, other = np.linalg.norm(residuals, axis=1), np.linalg.norm(held_out, axis=1)
     return np.asarray(residuals * np.sqrt(other / np.maximum(own, 1e-12))[:, None])

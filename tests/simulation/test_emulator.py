@@ -36,7 +36,7 @@ def test_curves_that_have_nothing_to_do_with_the_configuration_have_no_quality(m
     def shuffle(values):
         values[:] = np.random.default_rng(5).permutation(values)
 
-    emulator = fit_emulator(changed(make_family().recorded(30), shuffle), source=HERE)
+    emulator = fit_emulator(changed(make_family().recorded(20), shuffle), source=HERE)
     assert emulator.quality.r2 < 0.2
 
 

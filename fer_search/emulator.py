@@ -173,7 +173,7 @@ def _check(recorded: RecordedCurves, space: Space, values: Array, source: Path) 
 
 
 def _best_model(columns: Array, curves: Array, complete: Bools) -> tuple[str, Any, Array]:
-    """Return name and fit of the model that best predicts the ends of held-out `complete` curves, and what it predicts."""
+    """Return the model that best predicts the ends of held-out `complete` curves: name, fit, held-out predictions."""
     candidates = {"a Gaussian process": _gaussian_process(columns.shape[1]), "extra trees": _trees()}
     folds = KFold(min(len(curves), NUM_FOLDS), shuffle=True, random_state=0)
     # On matrices so small, threads would only wait for each other. A length scale at its bound is a parameter without

@@ -25,7 +25,7 @@ def simulate(
     curves: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CURVES]...",
+            metavar="CURVES",
             help="Files of curves (.parquet) or names of searches; figures are means over them. Default: the shipped.",
         ),
     ] = None,

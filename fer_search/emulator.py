@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 from sklearn.compose import TransformedTargetRegressor
@@ -24,6 +25,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.multioutput import MultiOutputRegressor
+from threadpoolctl import threadpool_limits
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
@@ -32,6 +34,8 @@ from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.gaussian_process import Array
 from fer_search.tuning.space import Point, Space
 from fer_search.tuning.space_file import read_space
+
+Bools = NDArray[np.bool_]
 
 MIN_CURVES = 8
 """Of fewer curves to the end, not even a guess at the emulator's worth can be made."""
@@ -113,22 +117,19 @@ def fit_emulator(recorded: RecordedCurves, *, source: Path, schedule: str | None
     values, complete = values[known], complete[known]
     points = [point for point, has_epoch in zip(recorded.points, known, strict=True) if has_epoch]
     curves, columns = _continued(logit(np.clip(values, LOWEST, 1 - LOWEST))), encoded(space, points)
-    candidates = {"a Gaussian process": _gaussian_process(columns.shape[1]), "extra trees": _trees()}
-    folds = KFold(min(len(curves), NUM_FOLDS), shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: the parameter has no effect
-        held_out = {
-            name: cross_val_predict(model, columns, curves, cv=folds)[complete] for name, model in candidates.items()
-        }
-        finals = values[complete, -1]
-        r2 = {name: float(r2_score(finals, expit(predicted[:, -1]))) for name, predicted in held_out.items()}
-        chosen = max(r2, key=lambda name: r2[name])
-        model = candidates[chosen].fit(columns, curves)
-    ranks = float(spearmanr(finals, held_out[chosen][:, -1]).statistic)
+    name, model, held_out = _best_model(columns, curves, complete)
     judged = curves[complete]
-    counts = len(curves), int((~complete).sum()), int((~known).sum())
-    quality = Quality(schedule, chosen, *counts, r2[chosen], ranks)
-    residuals = _noise(judged - model.predict(columns[complete]), judged - held_out[chosen])
+    finals, predicted = expit(judged[:, -1]), expit(held_out[:, -1])
+    quality = Quality(
+        schedule=schedule,
+        model=name,
+        num_curves=len(curves),
+        num_continued=int((~complete).sum()),
+        num_left_out=int((~known).sum()),
+        r2=float(r2_score(finals, predicted)),
+        rank_correlation=float(spearmanr(finals, predicted).statistic) if np.ptp(predicted) else 0.0,
+    )
+    residuals = _noise(judged - model.predict(columns[complete]), judged - held_out)
     random = expit(model.predict(encoded(space, _random_points(space)))[:, -1])
     best, median = float(random.max()), float(np.median(random))
     if best - median < 1e-9:
@@ -171,6 +172,22 @@ def _check(recorded: RecordedCurves, space: Space, values: Array, source: Path) 
         raise InvalidInput(problems)
 
 
+def _best_model(columns: Array, curves: Array, complete: Bools) -> tuple[str, Any, Array]:
+    """Return the model that best predicts the ends of held-out `complete` curves: name, fit, held-out predictions."""
+    candidates = {"a Gaussian process": _gaussian_process(columns.shape[1]), "extra trees": _trees()}
+    folds = KFold(min(len(curves), NUM_FOLDS), shuffle=True, random_state=0)
+    # On matrices so small, threads would only wait for each other. A length scale at its bound is a parameter without
+    # an effect, and no failure.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        held_out = {
+            name: cross_val_predict(model, columns, curves, cv=folds)[complete] for name, model in candidates.items()
+        }
+        finals = expit(curves[complete, -1])
+        best = max(candidates, key=lambda name: r2_score(finals, expit(held_out[name][:, -1])))
+        return best, candidates[best].fit(columns, curves), held_out[best]
+
+
 def _continued(curves: Array) -> Array:
     """Return curves without NaN: behind its end, each has the mean gain of those that went on."""
     found = curves.copy()
@@ -186,7 +203,7 @@ def _noise(residuals: Array, held_out: Array) -> Array:
 
     A fit's own residuals are smaller than the noise, which it has partly learned, and those of held-out curves larger,
     by the model's error. In a linear smoother with leverage h the factors are 1 - h and 1 / (1 - h) of each other's,
-    so that their geometric mean is the studentised residual.
+    so that their geometric mean is the studentised residual. What the model cannot follow counts as noise.
     """
     own, other = np.linalg.norm(residuals, axis=1), np.linalg.norm(held_out, axis=1)
     return np.asarray(residuals * np.sqrt(other / np.maximum(own, 1e-12))[:, None])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from fer_search.emulator import Emulator
 from fer_search.errors import InvalidInput, problem
@@ -199,7 +200,7 @@ def _replay(arguments: tuple[Emulator, Setting, int, int, tuple[int, ...]]) -> R
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each of thousands of trials
     try:
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as directory, threadpool_limits(limits=1):
             return replay(
                 emulator, setting, seed=seed, num_workers=num_workers, budgets=budgets, directory=Path(directory)
             )

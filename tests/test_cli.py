@@ -189,8 +189,11 @@ def test_the_design_is_printed_as_a_recipe(tmp_path, fer_search):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "search", "resume", "compare", "importance", "retrain", "evaluate", "export", "predict", "ui", "recipe"],
-)
+    [
+        "train", "search", "resume", "compare", "importance", "retrain", "simulate", "evaluate", "export", "predict",
+        "ui", "recipe",
+    ],
+)  # fmt: skip
 def test_every_commands_help_shows_an_example(fer_search, command):
     done = fer_search(command, "--help")
     assert done.returncode == 0

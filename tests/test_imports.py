@@ -26,6 +26,7 @@ RULES = {
     "fer_search.tuning.select": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
     "fer_search.tuning.importance": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
     "fer_search.tuning.exhaustive": ("torch", "ray", "mlflow", "fer_search.training", "fer_search.recipe"),
+    "fer_search.simulate": ("torch", "ray", "mlflow", "fer_search.training", "fer_search.data", "fer_search.workflow"),
     "fer_search.study_mirror": ("torch", "ray", "mlflow", "fer_search.training", "fer_search.tuning", "pandas"),
     "fer_search.report_choice": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
     "fer_search.report_importance": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),

@@ -36,13 +36,13 @@ def test_curves_that_have_nothing_to_do_with_the_configuration_have_no_quality(m
     def shuffle(values):
         values[:] = np.random.default_rng(5).permutation(values)
 
-    emulator = fit_emulator(changed(make_family().recorded(30), shuffle), source=HERE)
+    emulator = fit_emulator(changed(make_family().recorded(20), shuffle), source=HERE)
     assert emulator.quality.r2 < 0.2
 
 
-@pytest.mark.parametrize("noise", [0.03, 0.1])
-def test_draws_are_as_noisy_as_what_was_recorded(make_family, noise):
-    emulator = fit_emulator(make_family(noise=noise).recorded(50), source=HERE)
+@pytest.mark.parametrize(("noise", "count"), [(0.03, 60), (0.1, 30)])
+def test_draws_are_as_noisy_as_what_was_recorded(make_family, noise, count):
+    emulator = fit_emulator(make_family(noise=noise).recorded(count), source=HERE)
     rng = np.random.default_rng(0)
     points = make_family().points(300, seed=4)
     drawn = np.array([logit(emulator.noisy_curve(point, rng)[0]) for point in points])
@@ -79,7 +79,7 @@ def test_stopped_curves_go_on_in_parallel_to_the_others(make_family, changed):
 
 
 def test_where_trainings_diverged_the_emulator_expects_the_worst(make_family, changed):
-    recorded = make_family().recorded(60)
+    recorded = make_family().recorded(40)
     fast = [row for row, point in enumerate(recorded.points) if point["max_lr"] > 0.02]
 
     def diverge(values):
@@ -89,7 +89,7 @@ def test_where_trainings_diverged_the_emulator_expects_the_worst(make_family, ch
     lowest = np.delete(recorded.curves["onecycle"]["val_accuracy"], fast, axis=0)[:, -1].min()
     point = {"max_lr": 0.06, "dropout": 0.2, "optimizer": "adamw"}
     assert emulator.curves([point])[0, -1] == pytest.approx(lowest, abs=0.05)
-    assert emulator.quality.num_curves == 60
+    assert emulator.quality.num_curves == 40
 
 
 def test_a_search_becomes_recorded_curves(tmp_path, make_family):

@@ -59,7 +59,7 @@ def test_a_trial_goes_on_with_the_curve_that_it_began(tmp_path, noisy_emulator):
 
 def test_where_the_first_epoch_tells_the_end_promotion_beats_training_everything(clear_emulator):
     settings = {"promotion": Setting("random", "promotion", first_rung=1), "none": Setting("random", "none")}
-    found = simulate([clear_emulator], settings, num_seeds=12, num_workers=4, budgets=[10], num_jobs=1)
+    found = simulate([clear_emulator], settings, num_seeds=10, num_workers=4, budgets=[10], num_jobs=1)
     assert found["promotion"].num_trials > 2 * found["none"].num_trials
     assert found["promotion"].mean[0] < found["none"].mean[0]
     assert found["promotion"].p_values(found["none"])[0] < 0.05

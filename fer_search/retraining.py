@@ -93,11 +93,12 @@ def run_retraining(
         diverged = _train_at_once(work, splits, resources)
         for index, outcome in outcomes.items():
             outcome.finished = index not in diverged
-    for index, message in diverged.items():
+    found = read_retraining(directory)
+    if not found:
+        raise FloatingPointError("; ".join(f"seed {index}: {message}" for index, message in sorted(diverged.items())))
+    for index, message in sorted(diverged.items()):
         logger.warning("%s: diverged and is left out: %s", directories[index], message)
-    if found := read_retraining(directory):
-        return found
-    raise FloatingPointError("; ".join(diverged.values()))
+    return found
 
 
 def _numbered(follow: Follow | None, index: int) -> Follow | None:

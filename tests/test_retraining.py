@@ -172,7 +172,9 @@ def test_a_training_with_other_settings_than_the_trials_does_not_count(runs, ret
 def test_compare_shows_the_front_and_the_rank_agreement_to_people_and_to_scripts(runs, retrained, monkeypatch, capsys):
     def compare(*arguments):
         monkeypatch.setattr(sys, "argv", ["fer-search", "compare", "s", "--runs", str(runs), *arguments])
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
         return capsys.readouterr().out
 
     shown = compare("--cost", "flops")

@@ -50,6 +50,8 @@ def run_retraining(
     One seed trains in this process, several at once on what the search's trials ran on. Of several, those that diverge
     are left out with a warning. Raises InvalidInput before any work, and FloatingPointError where none came through.
     """
+    if not seeds:
+        raise InvalidInput(problem("command line", "seeds", "must be at least 1", 0))
     if len(seeds) > 1 and "seed" in overrides:
         rule = "must not be given beside --seeds, which takes fresh ones"
         raise InvalidInput(problem("command line", "seed", rule, overrides["seed"]))
@@ -74,6 +76,8 @@ def run_retraining(
         for path, each in zip(directories, recipes, strict=True)
     ]
     todo = {index: runs[index] for index, path in enumerate(directories) if not (path / RESULT).exists()}
+    if not todo:
+        return read_retraining(directory)
     resources = Resources(**settings["resources"])
     with connected(settings["address"]), ExitStack() as records:
         check_resources(resources)

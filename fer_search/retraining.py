@@ -50,6 +50,8 @@ def run_retraining(
     One seed trains in this process, several at once on what the search's trials ran on. Of several, those that diverge
     are left out with a warning. Raises InvalidInput before any work, and FloatingPointError where none came through.
     """
+    if not seeds:
+        raise InvalidInput(problem("command line", "seeds", "must be at least 1", 0))
     if len(seeds) > 1 and "seed" in overrides:
         rule = "must not be given beside --seeds, which takes fresh ones"
         raise InvalidInput(problem("command line", "seed", rule, overrides["seed"]))
@@ -74,6 +76,8 @@ def run_retraining(
         for path, each in zip(directories, recipes, strict=True)
     ]
     todo = {index: runs[index] for index, path in enumerate(directories) if not (path / RESULT).exists()}
+    if not todo:
+        return read_retraining(directory)
     resources = Resources(**settings["resources"])
     with connected(settings["address"]), ExitStack() as records:
         check_resources(resources)
@@ -93,11 +97,12 @@ def run_retraining(
         diverged = _train_at_once(work, splits, resources)
         for index, outcome in outcomes.items():
             outcome.finished = index not in diverged
-    for index, message in diverged.items():
+    found = read_retraining(directory)
+    if not found:
+        raise FloatingPointError("; ".join(f"seed {index}: {message}" for index, message in sorted(diverged.items())))
+    for index, message in sorted(diverged.items()):
         logger.warning("%s: diverged and is left out: %s", directories[index], message)
-    if found := read_retraining(directory):
-        return found
-    raise FloatingPointError("; ".join(diverged.values()))
+    return found
 
 
 def _numbered(follow: Follow | None, index: int) -> Follow | None:

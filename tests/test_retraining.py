@@ -153,6 +153,13 @@ def test_one_configuration_is_too_few_for_rank_agreement_and_three_are_ranked(ru
     assert (found["agreement"]["num_ranked"], found["agreement"]["tau"]) == (3, expected)
 
 
+def test_the_same_command_again_gives_the_same_result_without_training(runs, retrained):
+    journals = {path: path.stat().st_mtime_ns for path in (runs / "s/retrain").rglob(JOURNAL)}
+    again = workflow.retrain("s", epochs=4, seeds=3, runs=runs)
+    assert again["seeds"] == retrained[0]["seeds"]
+    assert {path: path.stat().st_mtime_ns for path in journals} == journals
+
+
 def test_a_training_with_other_settings_than_the_trials_does_not_count(runs, retrained):
     before = workflow.read_search("s", runs=runs).rank_agreement()
     path = runs / "s/retrain/seed_1/result.json"
@@ -172,7 +179,9 @@ def test_a_training_with_other_settings_than_the_trials_does_not_count(runs, ret
 def test_compare_shows_the_front_and_the_rank_agreement_to_people_and_to_scripts(runs, retrained, monkeypatch, capsys):
     def compare(*arguments):
         monkeypatch.setattr(sys, "argv", ["fer-search", "compare", "s", "--runs", str(runs), *arguments])
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
         return capsys.readouterr().out
 
     shown = compare("--cost", "flops")
@@ -195,6 +204,7 @@ def test_compare_shows_the_front_and_the_rank_agreement_to_people_and_to_scripts
             {"seeds": 2, "overrides": {"seed": 4}},
             "seed: must not be given beside --seeds, .* got 4",
         ),
+        ({"seeds": 0}, "seeds: must be at least 1, got 0"),
         ({"seeds": 2, "epochs": 5}, "epochs: must be 4, as in the training there"),
         ({"seeds": 2, "overrides": {"max_lr": -1.0}}, "max_lr: must be greater than 0, got -1.0"),
     ],

@@ -151,7 +151,9 @@ def test_the_result_says_what_search_validation_chose_and_how_much_the_augmentat
     assert prediction["val_accuracy"][prediction["views"]] == max(prediction["val_accuracy"].values())
     assert result["chosen"]["val_accuracy"] == pytest.approx(validation["plain"]["accuracy"])
     assert set(result["metrics"]) == {"validation", "public", "public_unique"}
-    assert result["leak_probe"]["chance"] == pytest.approx(1 / 7)
+    probe, recipe = result["leak_probe"], result["recipe"]  # which trial wins hangs on timing, and so does its recipe
+    assert (probe is None) == (recipe["randaugment_magnitude"] == 0)
+    assert probe is None or probe["chance"] == pytest.approx(1 / 7)
 
 
 def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_path):

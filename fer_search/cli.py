@@ -196,6 +196,7 @@ def ui(
 def main() -> None:
     """Run the command line: exit code 2 for a user's mistake, 1 for a training that diverged."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("fer_search").setLevel(logging.INFO)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Threads that spin while they wait bring a training to a crawl as soon as other work wants their cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

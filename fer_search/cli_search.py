@@ -37,6 +37,9 @@ def search(
     hours: HoursOption = None,
     epoch_budget: EpochBudgetOption = None,
     gpu_hours: GpuHoursOption = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An earlier search; its trials in this space are learned from.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, time a few steps, say what it would take, and stop.")
     ] = False,
@@ -56,7 +59,13 @@ def search(
     resources = chosen_resources(cpus, gpus, max_concurrent)
     if dry_run:
         expected = workflow.preview_search(
-            space, data=data, overrides=parse_overrides(overrides or []), num_trials=trials, resources=resources
+            space,
+            data=data,
+            overrides=parse_overrides(overrides or []),
+            num_trials=trials,
+            resources=resources,
+            warm_start=warm_start,
+            runs=runs,
         )
         print_preview(expected, as_json=as_json)
         return
@@ -70,6 +79,7 @@ def search(
         address=address,
         tracking_uri=tracking_uri,
         budget=Budget(hours, epoch_budget, gpu_hours),
+        warm_start=warm_start,
         runs=runs,
         follow=progress(),
     )

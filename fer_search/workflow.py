@@ -17,39 +17,33 @@ import torch
 
 from fer_search.assessment import assess
 from fer_search.bundle import FILES, export_bundle
-from fer_search.chance import ChanceLevel
 from fer_search.data.fer2013 import load_faces
-from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, read_journal
+from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
-from fer_search.races import objective_on, run_race
+from fer_search.races import run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
     check_fingerprint,
     describe_data,
     package_versions,
-    recipe_tags,
-    recorded,
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
 from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
 from fer_search.search_result import SearchResult
-from fer_search.searches import Preview, default_resources, enlarge, prepare, preview, search_settings
+from fer_search.search_run import run_search
+from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.spaces import check_space
-from fer_search.study_mirror import FILE_NAME as STUDIES
-from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.trainings import run_training
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.race import Standing
-from fer_search.tuning.run import NO_LIMIT, Resources, check_resources, connected, run_trials
+from fer_search.tuning.run import NO_LIMIT, Resources
 from fer_search.tuning.select import select_trial
-from fer_search.tuning.space import Space
-from fer_search.tuning.state import SearchState
+from fer_search.warm_start import take_over
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +61,15 @@ def search(
     address: str | None = None,
     tracking_uri: str | None = None,
     budget: Budget = NO_LIMIT,
+    warm_start: str | None = None,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> SearchResult:
     """Search a space for the recipe with the best search-validation result, until it is done or the budget is spent.
 
     `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
-    Training. `follow` is called with every event of the journal as it happens. Raises InvalidInput before any work
-    starts.
+    Training; the searcher learns from those of the search `warm_start` too. `follow` is called with every event of the
+    journal as it happens. Raises InvalidInput before any work starts.
     """
     directory = run_directory(runs, name)
     if directory.exists():
@@ -95,7 +90,10 @@ def search(
         "data": describe_data(data, plan.faces, plan.splits),
         "versions": package_versions(),
     }
-    return _run(directory, settings, plan.space, plan.splits, budget, follow)
+    if warm_start is not None:
+        settings["warm_start"] = _take_over(warm_start, plan, runs)
+    run_search(directory, settings, plan.space, plan.splits, budget=budget, follow=follow)
+    return read_search(name, runs=runs)
 
 
 def preview_search(
@@ -105,9 +103,13 @@ def preview_search(
     overrides: Mapping[str, Any] | None = None,
     num_trials: int | None = None,
     resources: Resources | None = None,
+    warm_start: str | None = None,
+    runs: Path = RUNS,
 ) -> Preview:
     """Check all that `search` checks but the cluster, and return what the search would take."""
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
+    if warm_start is not None:
+        _take_over(warm_start, plan, runs)
     resources = resources or default_resources()
     return preview(plan, device=torch.device("cuda" if resources.gpus else "cpu"), threads=resources.cpus)
 
@@ -131,7 +133,8 @@ def resume(
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
     recipe = Recipe.build(space.complete(space.first_point))
-    return _run(result.directory, settings, space, split_for(faces, recipe), budget, follow)
+    run_search(result.directory, settings, space, split_for(faces, recipe), budget=budget, follow=follow)
+    return read_search(name, runs=runs)
 
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
@@ -247,42 +250,9 @@ def race(
     )
 
 
-def _run(
-    directory: Path,
-    settings: dict[str, Any],
-    space: Space,
-    splits: Splits,
-    budget: Budget,
-    follow: Follow | None,
-) -> SearchResult:
-    resources = Resources(**settings["resources"])
-    journal = Journal(directory / JOURNAL)
-    budget.check(journal, gpus=resources.gpus)
-    mirror = StudyMirror(
-        directory.parent / STUDIES,
-        search_id=settings["search_id"],
-        name=directory.name,
-        metric=space.metric,
-        domains=space.domains,
-        attributes_of=recipe_tags,
-    )
-    with connected(settings["address"]):
-        check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
-        with recorded(
-            directory,
-            settings,
-            title=directory.name,
-            tags={"space": Path(settings["space_file"]).name},
-            follow=follow,
-            mirror=mirror.receive,
-            parent_params={**search_settings(settings), "horizon": space.horizon},
-        ) as outcome:
-            outcome.finished = run_trials(
-                objective_on(splits, resources),
-                SearchState(space, journal, verdict=ChanceLevel.of(splits.validation.labels).verdict),
-                directory,
-                resources=resources,
-                address=settings["address"],
-                budget=budget,
-            )
-    return read_search(directory.name, runs=directory.parent)
+def _take_over(name: str, plan: Plan, runs: Path) -> dict[str, Any]:
+    """Return what a new search takes over from the one called `name`, and say how much that is."""
+    first = read_search(name, runs=runs)
+    taken = take_over(first.directory, first.settings, first.space, first.trials, plan=plan)
+    logger.info("%d trials of %s are taken over, %d left out", len(taken["trials"]), name, taken["left_out"])
+    return taken

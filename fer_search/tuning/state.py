@@ -1,7 +1,7 @@
 """What a search knows and what it decides, without Ray: it holds nothing that its journal does not, so none is lost."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import optuna
@@ -26,10 +26,19 @@ class SearchState:
 
     Everything that happens is in `journal` before it has a consequence. A new SearchState on the same journal goes on
     as this one would: suggestions and verdicts depend on the recorded trials and on the space alone.
+    The searcher learns from the `past` trials of another search too, whose points lie in this space. They come before
+    this search's own in the study, so that its numbers there are higher than in the journal, and are in no rung.
     """
 
-    def __init__(self, space: Space, journal: Journal, *, verdict: Verdict | None = None) -> None:
-        self.space, self.journal, self._verdict = space, journal, verdict
+    def __init__(
+        self,
+        space: Space,
+        journal: Journal,
+        *,
+        verdict: Verdict | None = None,
+        past: Sequence[TrialRecord] = (),
+    ) -> None:
+        self.space, self.journal, self._verdict, self._past = space, journal, verdict, past
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
         priors = {name: dimension.prior for name, dimension in space.dimensions.items() if dimension.prior is not None}
@@ -38,6 +47,8 @@ class SearchState:
         self._interrupted: deque[int] = deque()
         self._rungs = Rungs(space.rungs, eta=space.eta)
         self.study.sampler = optuna.samplers.RandomSampler()  # what is restored has its values already
+        for record in past:
+            self._tell(self._ask(record), record)
         for number in sorted(journal.trials):
             self._restore(journal.trials[number])
         for number in list(self._interrupted):
@@ -114,7 +125,7 @@ class SearchState:
         if number < len(self.space.points):
             self.study.enqueue_trial(self.space.points[number])
         elif self.space.searcher == "tpe":
-            self.study.enqueue_trial(tpe_point(self.space, self.journal.trials.values(), seed=seed))
+            self.study.enqueue_trial(tpe_point(self.space, [*self._past, *self.journal.trials.values()], seed=seed))
         self.study.sampler = (
             self._curves if self.space.searcher == "curves" else optuna.samplers.RandomSampler(seed=seed)
         )
@@ -169,10 +180,9 @@ class SearchState:
 
     def _end(self, number: int, state: str, message: str = "") -> None:
         self.journal.trial_ended(number, state, message)
-        self._tell(self.journal.trials[number])
+        self._tell(self._live.pop(number), self.journal.trials[number])
 
-    def _tell(self, record: TrialRecord) -> None:
-        trial = self._live.pop(record.number)
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         if record.diverged:
             trial.set_user_attr(DIVERGED, True)
         value = record.last(self.metric) if record.state == "COMPLETE" else None
@@ -180,17 +190,23 @@ class SearchState:
 
     def _restore(self, record: TrialRecord) -> None:
         """Bring study and rungs to where this trial's record is."""
-        self.study.enqueue_trial(record.point)
-        trial = self._live[record.number] = self.study.ask()
-        self.space.suggest(trial)
+        self._live[record.number] = self._ask(record)
         for epoch, metrics in enumerate(record.epochs, start=1):
-            trial.report(metrics[self.metric], epoch)
             judged = record.ended or record.state == "PAUSED" or epoch < len(record.epochs) or record.passed >= epoch
             if epoch in self._rungs and judged and record.state != "FAIL":
                 self._rungs.reach(epoch, record.number, metrics[self.metric])
         if record.ended:
-            self._tell(record)
+            self._tell(self._live.pop(record.number), record)
         elif record.state == "PAUSED" and record.passed < len(record.epochs) in self._rungs:
             self._rungs.wait(len(record.epochs), record.number)
         else:
             self._interrupted.append(record.number)
+
+    def _ask(self, record: TrialRecord) -> optuna.Trial:
+        """Return a new trial of the study with the point and the values of a record."""
+        self.study.enqueue_trial(record.point)
+        trial = self.study.ask()
+        self.space.suggest(trial)
+        for epoch, metrics in enumerate(record.epochs, start=1):
+            trial.report(metrics[self.metric], epoch)
+        return trial

@@ -1,0 +1,66 @@
+"""A search as a run on disk: on record while its trials run."""
+
+from pathlib import Path
+from typing import Any
+
+from fer_search.chance import ChanceLevel
+from fer_search.data.splits import Splits
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import Journal
+from fer_search.races import objective_on
+from fer_search.record import Follow, recipe_tags, recorded
+from fer_search.searches import search_settings
+from fer_search.study_mirror import FILE_NAME as STUDIES
+from fer_search.study_mirror import StudyMirror
+from fer_search.tuning.limit import Budget
+from fer_search.tuning.run import Resources, check_resources, connected, run_trials
+from fer_search.tuning.space import Space
+from fer_search.tuning.state import SearchState
+from fer_search.warm_start import taken_over
+
+
+def run_search(
+    directory: Path,
+    settings: dict[str, Any],
+    space: Space,
+    splits: Splits,
+    *,
+    budget: Budget,
+    follow: Follow | None,
+) -> None:
+    """Run the search in `directory` from where its journal is; `settings` are written when all is known to be right.
+
+    Raises InvalidInput, before anything is written, where the budget is spent or no node can run a trial.
+    """
+    resources = Resources(**settings["resources"])
+    journal = Journal(directory / JOURNAL)
+    budget.check(journal, gpus=resources.gpus)
+    learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
+    state = SearchState(space, journal, verdict=learned_nothing, past=taken_over(settings, space))
+    mirror = StudyMirror(
+        directory.parent / STUDIES,
+        search_id=settings["search_id"],
+        name=directory.name,
+        metric=space.metric,
+        domains=space.domains,
+        attributes_of=recipe_tags,
+    )
+    with connected(settings["address"]):
+        check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
+        with recorded(
+            directory,
+            settings,
+            title=directory.name,
+            tags={"space": Path(settings["space_file"]).name},
+            follow=follow,
+            mirror=mirror.receive,
+            parent_params={**search_settings(settings), "horizon": space.horizon},
+        ) as outcome:
+            outcome.finished = run_trials(
+                objective_on(splits, resources),
+                state,
+                directory,
+                resources=resources,
+                address=settings["address"],
+                budget=budget,
+            )

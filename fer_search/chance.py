@@ -1,4 +1,4 @@
-"""Which trials have learned nothing: their accuracy stays at that of always naming the most frequent emotion."""
+"""Which trials have learned nothing: they name the most frequent emotion, whatever they see."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_search.data.faces import EMOTIONS
 from fer_search.journal import TrialRecord
 from fer_search.training.metrics import accuracy_interval
 
@@ -14,25 +15,32 @@ ACCURACIES = ("val_accuracy", "val_accuracy_ema")
 
 @dataclass(frozen=True)
 class ChanceLevel:
-    """The largest accuracy that naming one emotion only can be mistaken for, on the faces that trials are judged on."""
+    """The largest accuracy and macro-F1 that always naming one emotion can have, on faces as those of the trials."""
 
     accuracy: float
+    macro_f1: float
 
     @classmethod
     def of(cls, labels: NDArray[np.integer]) -> "ChanceLevel":
-        """Return the upper end of the 95 % interval of the most frequent label's share."""
-        return cls(accuracy_interval(int(np.bincount(labels).max()), len(labels))[1])
+        """Return the level where the most frequent label's share is at the upper end of its 95 % interval.
+
+        Of one emotion, the F1 is then 2 share / (1 + share), of the others 0.
+        """
+        share = accuracy_interval(int(np.bincount(labels).max()), len(labels))[1]
+        return cls(share, 2 * share / (1 + share) / len(EMOTIONS))
 
     def verdict(self, trial: TrialRecord) -> str | None:
         """Return why a trial should end at once, or None.
 
         It should once a whole epoch has followed the learning rate's peak and neither its weights nor their average are
-        above chance: from there the rate only falls, and what has not left that plateau does not.
+        above chance: from there the rate only falls, and what has not left that plateau does not. A small accuracy
+        alone is no sign of it, since a short training may just have begun.
         """
         epoch = len(trial.epochs)
         if epoch <= math.ceil(trial.parameters["pct_start"] * trial.parameters["epochs"]):
             return None
-        reached = max(trial.epochs[-1][name] for name in ACCURACIES if name in trial.epochs[-1])
-        if reached > self.accuracy:
+        last = trial.epochs[-1]
+        reached = max(last[name] for name in ACCURACIES if name in last)
+        if reached > self.accuracy or last["val_macro_f1"] > self.macro_f1:
             return None
-        return f"no better than chance ({self.accuracy:.1%}) after the learning rate's peak: {reached:.1%}"
+        return f"names one emotion only after the learning rate's peak: accuracy {reached:.1%}"

@@ -16,6 +16,7 @@ from fer_search.runs import SETTINGS, read_settings
 from fer_search.training.objective import TrainingObjective
 from fer_search.tuning.race import RaceState, Standing, entrants
 from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 
 RACE = "race"
@@ -84,6 +85,19 @@ def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) ->
     race = read_settings(directory, kind=RACE)
     parameters = {trial.number: trial.parameters for trial in trials if trial.number in race["entrants"]}
     return _state(directory, space, parameters, race["max_seeds"]).standings()
+
+
+def missing_entrants(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[int]:
+    """Return the complete trials that are not in the race of a search but better there than one of its best.
+
+    There are such trials where the search went on after its race, which says nothing of them.
+    """
+    if not (search / RACE / SETTINGS).exists():
+        return []
+    raced = set(read_settings(search / RACE, kind=RACE)["entrants"])
+    order = [trial.number for trial in leaderboard(trials, metric=space.metric) if trial.state == "COMPLETE"]
+    chosen = [place for place, number in enumerate(order) if number in (raced - {0} or raced)]
+    return [number for number in order[: max(chosen, default=0)] if number not in raced]
 
 
 def objective_on(splits: Splits, resources: Resources) -> TrainingObjective:

@@ -22,7 +22,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
-from fer_search.races import run_race
+from fer_search.races import RACE, missing_entrants, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
@@ -189,6 +189,9 @@ def retrain(
     result = read_search(name, runs=runs)
     if not result.complete and trial is None:
         logger.warning("%s is not complete: this is the winner of the trials so far", name)
+    if trial is None and (missed := missing_entrants(result.directory, result.space, result.trials)):
+        rule = "trials %s came after the race, and did better than some of its entrants; remove %s to race again"
+        logger.warning(rule, missed, result.directory / RACE)
     chosen = result.winner() if trial is None else select_trial(result.trials, trial)
     directory = retrain_directory(result.directory, trial)
     found = run_retraining(

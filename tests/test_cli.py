@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import timm
@@ -66,6 +67,7 @@ def csv(tmp_path):
     return tmp_path / "faces.csv"
 
 
+SMOKE = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
 SMALL = '[base]\nbackbone = "test_resnet"\npretrained = false\nstem_stride = 2\nepochs = 3\n'
 
 
@@ -142,6 +144,11 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
         (("train", "--name", "a/b"), "name: must be up to 64 letters"),
         (("train", "--name", "t", "--data", "nowhere.csv"), "nowhere.csv"),
         (("train", "--name", "t", "backbone=vit_tiny_patch16_224"), "backbone: must be a convolutional timm model"),
+        (("search", SMOKE, "--name", "s", "--warm-start", "nothing"), "nothing/settings.json: file: must exist"),
+        (
+            ("search", SMOKE, "--name", "s", "--gpus-per-trial", "0", "--gpu-hours", "2"),
+            "gpu-hours: must not be given where trials occupy no GPU, got 2.0",
+        ),
         (("compare", "nothing"), "settings.json: file: must exist"),
         (("importance", "nothing"), "settings.json: file: must exist"),
         (("resume", "nothing"), "settings.json: file: must exist"),

@@ -128,7 +128,8 @@ class Tracker:
             run_id = self.find_runs(search_id)[key]
             self.client.log_artifacts(run_id, str(bundle), "bundle")
             ended = self.client.get_run(run_id).info
-            mlflow.set_tracking_uri(self.uri)
+            before = os.environ.get("MLFLOW_TRACKING_URI")
+            mlflow.set_tracking_uri(self.uri)  # sets that variable too, which whatever is started next would obey
             try:
                 with mlflow.start_run(run_id=run_id):
                     info = mlflow.onnx.log_model(
@@ -138,6 +139,7 @@ class Tracker:
                         pip_requirements=["onnxruntime", "numpy"],
                     )
             finally:  # the training ended when it ended, and as it did, whatever became of the registration
+                mlflow.set_tracking_uri(before)
                 self.client.set_terminated(run_id, ended.status, ended.end_time)
         except Exception as error:  # a registry may be away, forbid it or not exist; none of it spoils the bundle
             logger.warning("MLflow: %s: the model was not registered", error)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_the_summary_is_that_of_the_seeds_own_figures(runs, retrained):
 
 def test_the_bundle_is_the_seed_that_did_best_on_search_validation_and_says_so(runs, retrained):
     bundle, _ = workflow.export("s", runs=runs)
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # or the next search, started from here, would go to this store
     manifest = read_manifest(bundle)
     (exported,) = [each for each in retrained[0]["seeds"]["trainings"] if each["exported"]]
     assert manifest["selection"]["seed"] == exported["seed"]

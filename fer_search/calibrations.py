@@ -15,6 +15,7 @@ from uuid import uuid4
 import numpy as np
 from scipy.stats import qmc
 
+from fer_search.chance import ACCURACIES
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 CALIBRATE = "calibrate"
 CURVES = "curves.parquet"
 ONECYCLE, ANNEALED = "onecycle", "annealed"
-WEIGHTS = ("val_accuracy", "val_accuracy_ema")
-"""The metrics of the raw weights and of the averaged ones."""
 MIN_CONFIGURATIONS = 4
 
 
@@ -67,7 +66,7 @@ class Calibration:
         """Return how each epoch before the last agrees with the space's metric at the end of the plain OneCycle."""
         assert self.recorded is not None
         curves, metric = self.recorded.curves, self.space.metric
-        judged = [key for key in dict.fromkeys((*WEIGHTS, metric)) if key in curves[ONECYCLE]]
+        judged = [key for key in dict.fromkeys((*ACCURACIES, metric)) if key in curves[ONECYCLE]]
         ways = {(schedule, key): found[key][:, :-1] for schedule, found in curves.items() for key in judged}
         return rank_agreements(ways, curves[ONECYCLE][metric][:, -1], eta=self.space.eta, seed=self.space.seed)
 
@@ -135,8 +134,7 @@ def calibrate(
         for number, point in enumerate(points)
         for schedule, each in schedules.items()
     ]
-    state = ExhaustiveState(trainings, Journal(directory / JOURNAL), metric=space.metric, horizon=space.horizon)
-    if not state.finished:
+    if not _state(directory, trainings, space).finished:
         with connected(address):
             check_resources(resources)
             with recorded(
@@ -147,10 +145,11 @@ def calibrate(
                 follow=follow,
                 parent_params={"num_configurations": num_configurations, "horizon": space.horizon},
             ) as outcome:
+                state = _state(directory, trainings, space)  # anew, now that no other process can write to its journal
                 objective = objective_on(plan.splits, resources)
                 outcome.finished = run_trials(objective, state, directory, resources=resources, address=address)
-    if not state.finished:
-        return Calibration(directory, space, None)
+        if not outcome.finished:
+            return Calibration(directory, space, None)
     about = f"{Path(data).name}: {len(plan.splits.fit)} images to learn from, {len(plan.splits.validation)} to judge on"
     curves = collect_curves(directory, plan.table, points, horizon=space.horizon, about=about)
     curves.write(directory / CURVES)
@@ -160,10 +159,9 @@ def calibrate(
 def draw_points(space: Space, count: int) -> list[Point]:
     """Return `count` points: the space's own settings, and a scrambled Sobol sequence through its priors."""
     encoding = Encoding(space.domains)
-    priors = {name: dimension.prior for name, dimension in space.dimensions.items() if dimension.prior is not None}
     sequence = qmc.Sobol(encoding.num_parameters, rng=np.random.default_rng([space.seed, *CALIBRATE.encode()]))
     uniform = sequence.random_base2(math.ceil(math.log2(count)))[: count - 1]  # balanced in powers of two alone
-    return [space.first_point, *(space.fill(encoding.decode(each)) for each in encoding.drawn(uniform, priors))]
+    return [space.first_point, *(space.fill(encoding.decode(each)) for each in encoding.drawn(uniform, space.priors))]
 
 
 def collect_curves(
@@ -191,6 +189,10 @@ def collect_curves(
         for schedule in (ONECYCLE, ANNEALED)
     }
     return RecordedCurves(table, [points[number] for number in kept], curves, about)
+
+
+def _state(directory: Path, trainings: list[Training], space: Space) -> ExhaustiveState:
+    return ExhaustiveState(trainings, Journal(directory / JOURNAL), metric=space.metric, horizon=space.horizon)
 
 
 def _annealed(space: Space, *, source: Path) -> Space:

@@ -11,6 +11,7 @@ from fer_search.journal import TrialRecord
 from fer_search.training.metrics import accuracy_interval
 
 ACCURACIES = ("val_accuracy", "val_accuracy_ema")
+"""Those of the raw weights and of the averaged ones."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,6 @@ def run_race(
     splits = split_for(faces, Recipe.build(space.parameters))
     resources = Resources(**race["resources"])
     parameters = {number: {**values, "restarts": []} for number, values in parameters.items()}
-    state = _state(directory, space, parameters, max_seeds)
     with recorded(
         directory,
         race,
@@ -72,6 +71,7 @@ def run_race(
         follow=follow,
         parent_params={"max_seeds": max_seeds, "horizon": space.horizon},
     ) as outcome:
+        state = _state(directory, space, parameters, max_seeds)  # now that no other process can write to its journal
         objective = objective_on(splits, resources)
         outcome.finished = run_trials(objective, state, directory, resources=resources, address=race["address"])
     return state.standings()

@@ -67,14 +67,14 @@ def run_retraining(
         return read_retraining(directory)
     faces = load_faces(source)
     splits = split_for(faces, recipes[0])
-    initial_model(recipes[0])
-    check_rise(recipes[0], num_steps(len(splits.fit), recipes[0]))
     runs = [
         training_settings(
             each, path, kind=RETRAIN, data=source, faces=faces, splits=splits, tracking_uri=uri, tags=tags
         )
         for path, each in zip(directories, recipes, strict=True)
     ]
+    initial_model(recipes[0])
+    check_rise(recipes[0], num_steps(len(splits.fit), recipes[0]))
     todo = {index: runs[index] for index, path in enumerate(directories) if not (path / RESULT).exists()}
     if not todo:
         return read_retraining(directory)

@@ -33,10 +33,7 @@ def run_search(
     Raises InvalidInput, before anything is written, where the budget is spent or no node can run a trial.
     """
     resources = Resources(**settings["resources"])
-    journal = Journal(directory / JOURNAL)
-    budget.check(journal, gpus=resources.gpus)
-    learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
-    state = SearchState(space, journal, verdict=learned_nothing, past=taken_over(settings, space))
+    budget.check(Journal(directory / JOURNAL), gpus=resources.gpus)
     mirror = StudyMirror(
         directory.parent / STUDIES,
         search_id=settings["search_id"],
@@ -56,6 +53,10 @@ def run_search(
             mirror=mirror.receive,
             parent_params={**search_settings(settings), "horizon": space.horizon},
         ) as outcome:
+            # The journal anew, now that no other process can write to it.
+            learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
+            past = taken_over(settings, space)
+            state = SearchState(space, Journal(directory / JOURNAL), verdict=learned_nothing, past=past)
             outcome.finished = run_trials(
                 objective_on(splits, resources),
                 state,

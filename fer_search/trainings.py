@@ -43,8 +43,6 @@ def run_training(
 
     Raises InvalidInput where `directory` holds the training of another recipe or other data.
     """
-    if found := backbone_problems(recipe.backbone):
-        raise InvalidInput([f"recipe: {line}" for line in found])
     faces = load_faces(data)
     splits = split_for(faces, recipe)
     settings = training_settings(
@@ -72,8 +70,11 @@ def training_settings(
 ) -> dict[str, Any]:
     """Return the settings of the training in `directory`, or those of a new one; nothing is written.
 
-    Raises InvalidInput where `directory` holds the training of another recipe or other data.
+    Raises InvalidInput where `directory` holds the training of another recipe or other data, or for a backbone that
+    there is not.
     """
+    if found := backbone_problems(recipe.backbone):
+        raise InvalidInput([f"recipe: {line}" for line in found])
     if not (directory / SETTINGS).exists():
         return {
             "kind": kind,

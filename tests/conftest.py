@@ -1,6 +1,8 @@
 """Faces and recipes small enough for a test, and no random state left behind."""
 
 import os
+import sys
+from collections import namedtuple
 
 # Before torch is loaded: two threads on a busy machine otherwise wait for each other in a spin loop.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -8,9 +10,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import numpy as np
 import pytest
 
+from fer_search.cli import main
 from fer_search.data.faces import Faces
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
+
+Done = namedtuple("Done", "returncode stdout stderr")
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +47,20 @@ def small() -> Recipe:
             "mixup_alpha": 0.4, "cutmix_alpha": 0.5, "mix_probability": 0.5,
         }
     )  # fmt: skip
+
+
+@pytest.fixture
+def fer_search(tmp_path, monkeypatch, capsys):
+    """Run the console script's own function in `tmp_path`."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fer-search", *map(str, arguments)])
+        monkeypatch.chdir(tmp_path)
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return run

@@ -3,35 +3,14 @@
 import json
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import timm
 
-from fer_search.cli import main
 from fer_search.data.fer2013_csv import write_csv
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
-
-Done = namedtuple("Done", "returncode stdout stderr")
-
-
-@pytest.fixture
-def fer_search(tmp_path, monkeypatch, capsys):
-    """Run the console script's own function in `tmp_path`."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fer-search", *map(str, arguments)])
-        monkeypatch.chdir(tmp_path)
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

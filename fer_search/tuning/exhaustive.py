@@ -6,6 +6,7 @@ from typing import Any
 
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.space import Point
+from fer_search.tuning.whole_trainings import WholeTrainings
 
 
 @dataclass(frozen=True)
@@ -16,25 +17,15 @@ class Training:
     point: Point
 
 
-class ExhaustiveState:
+class ExhaustiveState(WholeTrainings):
     """Runs each of `trainings` to the `horizon`, as TrialState says; its number is its place among them.
 
     A new ExhaustiveState on the same journal goes on where the one before was.
     """
 
     def __init__(self, trainings: Sequence[Training], journal: Journal, *, metric: str, horizon: int) -> None:
-        self.trainings, self.journal, self._metric, self.horizon = trainings, journal, metric, horizon
-        self._running: set[int] = set()
-
-    @property
-    def metric(self) -> str:
-        """What Ray is told to maximise."""
-        return self._metric
-
-    @property
-    def num_running(self) -> int:
-        """How many trainings a worker has."""
-        return len(self._running)
+        super().__init__(journal, metric=metric, horizon=horizon)
+        self.trainings = trainings
 
     @property
     def finished(self) -> bool:
@@ -49,34 +40,7 @@ class ExhaustiveState:
         if number not in self.journal.trials:
             training = self.trainings[number]
             self.journal.trial_started(number, training.parameters, point=training.point)
-        elif self.journal.trials[number].state == "PAUSED":
-            self.journal.trial_resumed(number)
-        self._running.add(number)
-        return self.journal.trials[number]
-
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch and return whether the training goes on."""
-        self.journal.epoch_ended(number, epoch, metrics)
-        if epoch < self.horizon:
-            return True
-        self._end(number, "COMPLETE")
-        return False
-
-    def interrupt(self, number: int) -> None:
-        """Let a running training wait for the same command to go on."""
-        self._running.discard(number)
-        self.journal.trial_paused(number)
-
-    def fail(self, number: int, message: str) -> None:
-        """Record a training that diverged or broke."""
-        self._end(number, "FAIL", message)
-
-    def close(self) -> None:
-        """Nothing waits at the end."""
-
-    def _end(self, number: int, state: str, message: str = "") -> None:
-        self._running.discard(number)
-        self.journal.trial_ended(number, state, message)
+        return self._begin(number)
 
     def _next(self) -> int | None:
         known = self.journal.trials

@@ -29,7 +29,7 @@ class Budget:
         if self.gpu_hours is not None and not gpus:
             rule = "must not be given where trials occupy no GPU"
             problems.append(problem("command line", "gpu-hours", rule, self.gpu_hours))
-        elif self.gpu_hours is not None and self.gpu_hours <= (spent := gpus * journal.epoch_seconds / 3600):
+        elif self.gpu_hours is not None and self.gpu_hours <= (spent := _gpu_hours(journal, gpus)):
             rule = f"must be more than the {spent:.2f} that the search has had"
             problems.append(problem("command line", "gpu-hours", rule, self.gpu_hours))
         if problems:
@@ -49,5 +49,8 @@ class Limit:
             return False
         if self.budget.epochs is not None and self.journal.num_epochs + num_running > self.budget.epochs:
             return False
-        spent = self.gpus * self.journal.epoch_seconds / 3600
-        return self.budget.gpu_hours is None or spent < self.budget.gpu_hours
+        return self.budget.gpu_hours is None or _gpu_hours(self.journal, self.gpus) < self.budget.gpu_hours
+
+
+def _gpu_hours(journal: Journal, gpus: float) -> float:
+    return gpus * journal.epoch_seconds / 3600

@@ -15,6 +15,7 @@ from scipy import stats
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.select import leaderboard
+from fer_search.tuning.whole_trainings import WholeTrainings
 
 LEVEL = 0.05
 
@@ -73,12 +74,13 @@ def entrants(trials: Sequence[TrialRecord], *, metric: str, top: int) -> dict[in
     return {trial.number: trial.parameters for trial in [*complete[:top], *first]}
 
 
-class RaceState:
+class RaceState(WholeTrainings):
     """The trainings of a race, as TrialState says: rounds of one seed for every entrant that is still in it.
 
     `parameters` are the entrants' by number; each of its trainings runs one with a seed of its own, which is the same
-    for all entrants of a round. After `min_seeds` rounds, who is worse than the leader (p < 0.05) is out; after
-    `max_seeds`, or when one is left, the race is over. All of it follows from the journal.
+    for all entrants of a round. After `min_seeds` rounds, who is worse than the leader (p < 0.05) is out; an entrant of
+    which a training fails is out too. After `max_seeds`, or when one is left, the race is over. All of it follows from
+    the journal.
     """
 
     def __init__(
@@ -92,21 +94,10 @@ class RaceState:
         min_seeds: int,
         max_seeds: int,
     ) -> None:
-        self.parameters, self.journal, self._metric, self.horizon = parameters, journal, metric, horizon
-        self.min_seeds, self.max_seeds = min_seeds, max_seeds
+        super().__init__(journal, metric=metric, horizon=horizon)
+        self.parameters, self.min_seeds, self.max_seeds = parameters, min_seeds, max_seeds
         generated = np.random.SeedSequence([seed, *b"race"]).generate_state(max_seeds)
         self.seeds = [int(state >> 1) for state in generated]
-        self._running: set[int] = set()
-
-    @property
-    def metric(self) -> str:
-        """What is maximised."""
-        return self._metric
-
-    @property
-    def num_running(self) -> int:
-        """How many trainings a worker has."""
-        return len(self._running)
 
     @property
     def finished(self) -> bool:
@@ -124,38 +115,11 @@ class RaceState:
             number = len(self.journal.trials)
             point = {"trial": entrant, "seed": seed}
             self.journal.trial_started(number, {**self.parameters[entrant], "seed": seed}, point=point)
-        if self.journal.trials[number].state == "PAUSED":
-            self.journal.trial_resumed(number)
-        self._running.add(number)
-        return self.journal.trials[number]
-
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch and return whether the training goes on."""
-        self.journal.epoch_ended(number, epoch, metrics)
-        if epoch < self.horizon:
-            return True
-        self._end(number, "COMPLETE")
-        return False
-
-    def interrupt(self, number: int) -> None:
-        """Let a running training wait for the race to go on."""
-        self._running.discard(number)
-        self.journal.trial_paused(number)
-
-    def fail(self, number: int, message: str) -> None:
-        """Record a training that diverged or broke; its entrant is out."""
-        self._end(number, "FAIL", message)
-
-    def close(self) -> None:
-        """Nothing waits at the end of a race."""
+        return self._begin(number)
 
     def standings(self) -> list[Standing]:
         """Return the entrants in their order: those in the race by their means, then who failed."""
         return standings(self._scores(), failed=self._failed())
-
-    def _end(self, number: int, state: str, message: str = "") -> None:
-        self._running.discard(number)
-        self.journal.trial_ended(number, state, message)
 
     def _due(self) -> list[tuple[int, int]]:
         """Return what the current round still has to run, as pairs of entrant and seed."""

@@ -85,6 +85,11 @@ class Space:
         return {name: dimension.domain for name, dimension in self.dimensions.items()}
 
     @property
+    def priors(self) -> dict[str, Prior | tuple[float, ...]]:
+        """Where good values are expected, by dimension, for those that say so."""
+        return {name: dimension.prior for name, dimension in self.dimensions.items() if dimension.prior is not None}
+
+    @property
     def searched(self) -> tuple[str, ...]:
         """The parameters that are searched, each once, whatever the number of its domains."""
         return tuple(dict.fromkeys(dimension.parameter for dimension in self.dimensions.values()))

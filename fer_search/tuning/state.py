@@ -41,8 +41,7 @@ class SearchState:
         self.space, self.journal, self._verdict, self._past = space, journal, verdict, past
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
-        priors = {name: dimension.prior for name, dimension in space.dimensions.items() if dimension.prior is not None}
-        self._curves = CurveSampler(seed=space.seed, levels=(*space.rungs, space.horizon), priors=priors)
+        self._curves = CurveSampler(seed=space.seed, levels=(*space.rungs, space.horizon), priors=space.priors)
         self._running: set[int] = set()
         self._interrupted: deque[int] = deque()
         self._rungs = Rungs(space.rungs, eta=space.eta)

@@ -1,32 +1,15 @@
 """`fer-search simulate` as a user meets it."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from fer_search.cli import main
 from fer_search.journal import Journal
 from fer_search.runs import write_json
 from fer_search.spaces import check_space
 
 QUICK = ("--seeds", 6, "--jobs", 1, "--workers", 4, "--budgets", "2,4")
-
-
-@pytest.fixture
-def fer_search(tmp_path, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fer-search", *map(str, arguments)])
-        monkeypatch.chdir(tmp_path)
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ class TrialRecord:
     passed: int = 0  # the last rung that the trial went beyond
     end_time: float | None = None
     epochs: list[dict[str, float]] = field(default_factory=list)
+    cost: float | None = None  # what the search found it to cost, in a search for two objectives
 
     @property
     def ended(self) -> bool:
@@ -65,12 +66,21 @@ class Journal:
         self._is_clean = not path.exists()
 
     def trial_started(
-        self, number: int, parameters: Mapping[str, Any], *, point: Mapping[str, Any] | None = None
+        self,
+        number: int,
+        parameters: Mapping[str, Any],
+        *,
+        point: Mapping[str, Any] | None = None,
+        cost: float | None = None,
     ) -> None:
         """Record a trial, unless it is there."""
         if number not in self.trials:
-            event = {"event": "trial_started", "trial": number, "parameters": dict(parameters)}
-            self._append(event if point is None else {**event, "point": dict(point)})
+            event: Event = {"event": "trial_started", "trial": number, "parameters": dict(parameters)}
+            if point is not None:
+                event["point"] = dict(point)
+            if cost is not None:
+                event["cost"] = cost
+            self._append(event)
 
     def epoch_ended(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch, unless a run before an interruption did so."""
@@ -112,7 +122,8 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
     number = event["trial"]
     match event["event"]:
         case "trial_started":
-            trials[number] = TrialRecord(number, event["parameters"], event["time"], event.get("point", {}))
+            point, cost = event.get("point", {}), event.get("cost")
+            trials[number] = TrialRecord(number, event["parameters"], event["time"], point, cost=cost)
         case "epoch_ended":
             trials[number].epochs.append(event["metrics"])
         case "trial_paused":

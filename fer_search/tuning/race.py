@@ -14,7 +14,8 @@ from scipy import stats
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import Journal, TrialRecord
-from fer_search.tuning.select import leaderboard
+from fer_search.tuning.pareto import pareto_order
+from fer_search.tuning.select import leaderboard, pareto_front
 from fer_search.tuning.whole_trainings import WholeTrainings
 
 LEVEL = 0.05
@@ -61,15 +62,22 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def entrants(trials: Sequence[TrialRecord], *, metric: str, top: int) -> dict[int, dict[str, Any]]:
+def entrants(trials: Sequence[TrialRecord], *, metric: str, top: int, front: bool = False) -> dict[int, dict[str, Any]]:
     """Return the parameters of the `top` trials at the horizon and of trial 0, what the search came with, by number.
 
-    Raises InvalidInput if none reached the horizon.
+    With `front` they are those of the Pareto front of the metric against the recorded cost: the best, and where there
+    are more than `top` then always the one that is farthest from those before it. Raises InvalidInput if none reached
+    the horizon.
     """
     complete = [trial for trial in leaderboard(trials, metric=metric) if trial.state == "COMPLETE"]
     if not complete:
         states = sorted({trial.state for trial in trials})
         raise InvalidInput(problem("search", "trials", "must hold one that reached the last epoch", states))
+    if front:
+        values = np.array([trial.epochs[-1][metric] for trial in complete])
+        log_costs = np.log([trial.cost for trial in complete if trial.cost is not None])
+        num_on_front = sum(pareto_front(values.tolist(), log_costs.tolist()))
+        complete = [complete[index] for index in pareto_order(values, log_costs)[:num_on_front]]
     first = [trial for trial in trials if trial.number == 0]
     return {trial.number: trial.parameters for trial in [*complete[:top], *first]}
 

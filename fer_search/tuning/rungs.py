@@ -7,6 +7,8 @@ who runs them is not known.
 import bisect
 from collections.abc import Iterable
 
+import numpy as np
+
 Entry = tuple[float, int]
 """A trial's value at a rung and its negative number: of equal values, the older trial is the better."""
 
@@ -52,6 +54,15 @@ class Rungs:
                 entry = (values.pop(number), -number)
                 _remove(self._reached[level], entry)
                 _remove(self._waiting[level], entry)
+
+    def passes(self, level: int, number: int) -> bool:
+        """Return whether a trial goes on where weak ones stop for good: among the best 1/eta of the others, or first.
+
+        This is ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.
+        """
+        value = self._values[level][number]
+        others = [other for other, entry in self._reached[level] if entry != -number]
+        return not others or value >= float(np.percentile(others, 100 * (1 - 1 / self.eta)))
 
     def promotable(self) -> int | None:
         """Return the trial that is to go on, or None if a new one is to be started.

@@ -6,7 +6,7 @@ epoch can be trusted. Everything is recomputed from the study: nothing has to be
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 from scipy.stats import qmc
 
+from fer_search.tuning.cost_model import LogCosts
 from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.gaussian_process import Array, Kernel, Points, Posterior, fit
+from fer_search.tuning.pareto import Front, pareto_order
 from fer_search.tuning.space import Prior
 
 Indices = NDArray[np.int64]
 
 DIVERGED = "diverged"
 """The user attribute of a failed trial whose parameters are to blame."""
+COST = "cost"
+"""The user attribute of what a trial costs, above 0, where a low cost is looked for too."""
 
 STARTUP_PER_PARAMETER = 2
 RANDOM_EVERY = 4
@@ -45,11 +49,18 @@ class CurveSampler(BaseSampler):
     epoch. A diverged trial counts as the worst value seen, at the horizon; one that runs, or that has not reported yet,
     as what the model expects of it. Values must be finite. Where `priors` say that good values are expected, by
     parameter as in `Dimension.prior`, are the trials that are not the model's and half of the candidates that are.
+    Where `cost_parameters` decide what a trial costs, all trials must say it, and the Pareto front is looked for.
     """
 
     def __init__(
-        self, *, seed: int, levels: Sequence[int], priors: Mapping[str, Prior | tuple[float, ...]] | None = None
+        self,
+        *,
+        seed: int,
+        levels: Sequence[int],
+        priors: Mapping[str, Prior | tuple[float, ...]] | None = None,
+        cost_parameters: Collection[str] = (),
     ) -> None:
+        self.cost_parameters = cost_parameters
         self.seed, self.levels, self.priors = seed, tuple(sorted(levels)), priors or {}
         self.horizon = self.levels[-1]
         # The last fit by its data: saves time, and no result depends on it.
@@ -66,13 +77,18 @@ class CurveSampler(BaseSampler):
         if not search_space:
             return {}
         encoding = Encoding(search_space)
-        data = _observe(_before(study, trial), encoding, self.levels)
+        before = _before(study, trial)
+        data = _observe(before, encoding, self.levels)
         if trial.number % RANDOM_EVERY == 0 or not data.suffices(encoding):
             sequence = qmc.Sobol(encoding.num_parameters, seed=np.random.default_rng(self.seed))
             if trial.number:
                 sequence.fast_forward(trial.number)
             return encoding.decode(encoding.drawn(sequence.random(1), self.priors)[0])
-        return encoding.decode(self._propose(data, encoding, np.random.default_rng([self.seed, trial.number])))
+        costs = None
+        if self.cost_parameters:
+            known = [each.user_attrs[COST] for each in before]
+            costs = LogCosts.learned(known, data.columns, encoding, names=self.cost_parameters)
+        return encoding.decode(self._propose(data, encoding, np.random.default_rng([self.seed, trial.number]), costs))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -102,19 +118,35 @@ class CurveSampler(BaseSampler):
         new = np.full(len(columns), -1)
         return Points(columns, np.full(len(columns), float(self.horizon)), new if rows is None else rows)
 
-    def _propose(self, data: "Observations", encoding: Encoding, rng: np.random.Generator) -> Array:
-        """Return the point (num_parameters,) of the unit cube with the largest expected improvement."""
+    def _propose(
+        self, data: "Observations", encoding: Encoding, rng: np.random.Generator, costs: LogCosts | None = None
+    ) -> Array:
+        """Return the point (num_parameters,) of the unit cube with the largest expected improvement.
+
+        With costs it is that of the area under the front of what was observed and is believed.
+        """
         posterior = self._model(data, encoding)
         rows = np.unique(posterior.points.trial)
         means = posterior.mean(self._at_horizon(data.columns[rows]))
-        parents = data.units[rows[np.argsort(-means, kind="stable")[:NUM_PARENTS]]]
+        order = np.argsort(-means, kind="stable") if costs is None else pareto_order(means, costs.known[rows])
+        parents = data.units[rows[order[:NUM_PARENTS]]]
         bar = float(means.max())
+        if costs is not None:
+            pending = posterior.mean(self._at_horizon(data.columns[data.pending], data.pending))
+            known = costs.known[np.concatenate([rows, data.pending])]
+            front = Front.of(np.concatenate([means, pending]), known)
         posterior = posterior.believing(self._at_horizon(data.columns[data.pending], data.pending))
         candidates = rng.random((NUM_RANDOM, encoding.num_parameters))
         candidates[::2] = encoding.drawn(candidates[::2], self.priors)
         for width in SEARCH_WIDTHS:
             candidates = np.concatenate([candidates, _children(parents, width, encoding, rng)])
-            gains = expected_improvement(*posterior.moments(self._at_horizon(encoding.columns(candidates))), bar)
+            columns = encoding.columns(candidates)
+            mean, std = posterior.moments(self._at_horizon(columns))
+            if costs is None:
+                gains = expected_improvement(mean, std, bar)
+            else:
+                steps = expected_improvement(mean[:, None], std[:, None], front.bars)
+                gains = (front.widths(costs.predict(columns)) * steps).sum(1)
             parents = candidates = candidates[np.argsort(-gains, kind="stable")[:NUM_PARENTS]]
         return np.asarray(candidates[0])
 
@@ -131,7 +163,7 @@ def warp(values: Array) -> Array:
     return np.asarray((warped - warped.mean()) / max(float(warped.std()), 1e-12))
 
 
-def expected_improvement(mean: Array, std: Array, bar: float) -> Array:
+def expected_improvement(mean: Array, std: Array, bar: float | Array) -> Array:
     """Return E[max(0, y - bar)] (n,) for y normal with `mean` and `std` (n,) (Mockus 1975; Jones et al. 1998)."""
     z = (mean - bar) / std
     return np.asarray(std * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))

@@ -64,7 +64,8 @@ class Space:
     `parameters` is the complete default parameter set with `[base]` applied, which a parameter has its value from
     where it is not searched. `dimensions` are by name, each behind those that its condition is about. `points` are
     those of the first trials, in their order. `searcher` is curves, tpe or random; `scheduler` is promotion, stopping
-    or none.
+    or none. Beside a good value of `metric`, a low `cost` is looked for, unless it is None; it follows from the
+    `cost_fields`, which are searched, and from what is fixed.
     """
 
     parameters: dict[str, Any]
@@ -78,6 +79,8 @@ class Space:
     eta: int
     first_rung: int
     seed: int
+    cost: str | None
+    cost_fields: tuple[str, ...]
 
     @property
     def domains(self) -> dict[str, Distribution]:
@@ -93,6 +96,11 @@ class Space:
     def searched(self) -> tuple[str, ...]:
         """The parameters that are searched, each once, whatever the number of its domains."""
         return tuple(dict.fromkeys(dimension.parameter for dimension in self.dimensions.values()))
+
+    @property
+    def cost_dimensions(self) -> frozenset[str]:
+        """The names of the dimensions that decide the cost, or whether one that does applies."""
+        return frozenset(self._named({*self.cost_fields, *self.deciding(self.cost_fields)}))
 
     @property
     def first_point(self) -> Point:

@@ -30,21 +30,29 @@ from fer_search.tuning.space_check import (
 TABLES = ("search", "base", "space", "points")
 SEARCH_DEFAULTS: dict[str, Any] = {
     "resource": "epochs", "metric": "val_accuracy", "searcher": "curves", "scheduler": "promotion", "num_trials": 50,
-    "eta": 3, "first_rung": 0, "seed": 0,
+    "eta": 3, "first_rung": 0, "seed": 0, "cost": None,
 }  # fmt: skip
 SEARCH_MINIMA = {"num_trials": 1, "eta": 2, "first_rung": 1, "seed": 0}
 SEARCH_CHOICES = {"searcher": ("curves", "tpe", "random"), "scheduler": ("promotion", "stopping", "none")}
 
 
 def read_space(
-    table: Mapping[str, Any], *, source: Path, defaults: Mapping[str, Any], check: Check, metrics: Iterable[str]
+    table: Mapping[str, Any],
+    *,
+    source: Path,
+    defaults: Mapping[str, Any],
+    check: Check,
+    metrics: Iterable[str],
+    costs: Iterable[str] = (),
+    cost_fields: Iterable[str] = (),
 ) -> Space:
     """Check the parsed TOML `table` of the file `source`; raises InvalidInput with all problems of the file.
 
-    `defaults` is the complete default parameter set; `metrics` are the names that an epoch reports.
+    `defaults` is the complete default parameter set; `metrics` are the names that an epoch reports, `costs` those of
+    what a configuration may cost, all of which follow from `cost_fields`.
     """
     reader = _Reader(defaults, check)
-    space = reader.read(table, set(metrics))
+    space = reader.read(table, set(metrics), tuple(costs), tuple(cost_fields))
     if reader.findings:
         raise InvalidInput([f"{source}: {line}" for line in reader.findings])
     return space
@@ -57,7 +65,9 @@ class _Reader:
         self.defaults, self.check = defaults, check
         self.findings: list[str] = []
 
-    def read(self, table: Mapping[str, Any], metrics: set[str]) -> Space:
+    def read(
+        self, table: Mapping[str, Any], metrics: set[str], costs: tuple[str, ...], cost_fields: tuple[str, ...]
+    ) -> Space:
         """Return the space of what is sound in the file, which is all of it if nothing was found."""
         for key in sorted(table.keys() - set(TABLES)):
             self._add(key, f"must be one of the tables {', '.join(TABLES)}{nearest_name(key, TABLES)}", table[key])
@@ -65,10 +75,13 @@ class _Reader:
         parameters = {**self.defaults, **base}
         if not domains:
             self._add("space", "must name at least one parameter to search", domains)
-        settings = self._search(search, metrics)
+        settings = self._search(search, metrics, costs)
         settings["first_rung"] = self._first_rung(settings, domains, parameters)
         reader = DimensionReader(domains, defaults=self.defaults, parameters=parameters, add=self._add)
         dimensions, labels = reader.read()
+        if settings["cost"] is not None:
+            self._check_cost(settings, domains, cost_fields)
+        settings["cost_fields"] = tuple(key for key in cost_fields if key in domains and settings["cost"] is not None)
         space = Space(parameters=parameters, dimensions=dimensions, points=(), **settings)
         self.findings += check_conditions(space, labels)
         if space.searcher != "curves":
@@ -88,9 +101,9 @@ class _Reader:
         points = self._points(table.get("points", []), space, domains, known)
         return replace(space, points=(space.fill({}), *points))
 
-    def _search(self, search: Mapping[str, Any], metrics: set[str]) -> dict[str, Any]:
+    def _search(self, search: Mapping[str, Any], metrics: set[str], costs: tuple[str, ...]) -> dict[str, Any]:
         settings = dict(SEARCH_DEFAULTS)
-        choices = {**SEARCH_CHOICES, "metric": sorted(metrics)}
+        choices = {**SEARCH_CHOICES, "metric": sorted(metrics), "cost": costs}
         for key, value in search.items():
             if key not in SEARCH_DEFAULTS:
                 rule = f"must be a setting of the search{nearest_name(key, SEARCH_DEFAULTS)}"
@@ -109,6 +122,17 @@ class _Reader:
                 continue
             self._add(f"search.{key}", rule, value)
         return settings
+
+    def _check_cost(
+        self, settings: Mapping[str, Any], domains: Mapping[str, Any], cost_fields: tuple[str, ...]
+    ) -> None:
+        if settings["searcher"] == "tpe":
+            self._add(
+                "search.cost", "must not be given, since searcher tpe looks at the metric alone", settings["cost"]
+            )
+        if not domains.keys() & set(cost_fields):
+            rule = f"must not be given, since it is the same everywhere: none of {', '.join(cost_fields)} is searched"
+            self._add("search.cost", rule, settings["cost"])
 
     def _first_rung(
         self, settings: Mapping[str, Any], domains: Mapping[str, Any], parameters: Mapping[str, Any]

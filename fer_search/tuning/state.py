@@ -1,5 +1,6 @@
 """What a search knows and what it decides, without Ray: it holds nothing that its journal does not, so none is lost."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,8 +10,10 @@ from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from fer_search.journal import Journal, TrialRecord
+from fer_search.tuning.cost_model import Measure, cost_of
+from fer_search.tuning.pareto_rungs import ParetoRungs
 from fer_search.tuning.rungs import Rungs
-from fer_search.tuning.sampler import DIVERGED, CurveSampler
+from fer_search.tuning.sampler import COST, DIVERGED, CurveSampler
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
 
@@ -28,6 +31,8 @@ class SearchState:
     as this one would: suggestions and verdicts depend on the recorded trials and on the space alone.
     The searcher learns from the `past` trials of another search too, whose points lie in this space. They come before
     this search's own in the study, so that its numbers there are higher than in the journal, and are in no rung.
+    Where the space names a cost, `measure` gives it, once for each network, when a trial starts. Trials then go on, and
+    are suggested, for the whole Pareto front of metric against cost; the `past` ones must have their cost.
     """
 
     def __init__(
@@ -37,14 +42,26 @@ class SearchState:
         *,
         verdict: Verdict | None = None,
         past: Sequence[TrialRecord] = (),
+        measure: Measure | None = None,
     ) -> None:
+        assert (measure is None) == (space.cost is None)
         self.space, self.journal, self._verdict, self._past = space, journal, verdict, past
+        self._measure = measure
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
-        self._curves = CurveSampler(seed=space.seed, levels=(*space.rungs, space.horizon), priors=space.priors)
+        self._curves = CurveSampler(
+            seed=space.seed,
+            levels=(*space.rungs, space.horizon),
+            priors=space.priors,
+            cost_parameters=space.cost_dimensions,
+        )
         self._running: set[int] = set()
         self._interrupted: deque[int] = deque()
-        self._rungs = Rungs(space.rungs, eta=space.eta)
+        self._rungs: Rungs | ParetoRungs = (
+            Rungs(space.rungs, eta=space.eta)
+            if space.cost is None
+            else ParetoRungs(space.rungs, eta=space.eta, log_cost=self._log_cost)
+        )
         self.study.sampler = optuna.samplers.RandomSampler()  # what is restored has its values already
         for record in past:
             self._tell(self._ask(record), record)
@@ -131,8 +148,19 @@ class SearchState:
         with threadpool_limits(limits=1, user_api="blas"):  # small matrices, and the trials need the cores
             trial = self._live[number] = self.study.ask()
             point = self.space.suggest(trial)
-        self.journal.trial_started(number, self.space.complete(point), point=point)
+        parameters = self.space.complete(point)
+        cost = None
+        if self._measure is not None:
+            known = (*self._past, *self.journal.trials.values())
+            cost = cost_of(parameters, known, fields=self.space.cost_fields, measure=self._measure)
+            trial.set_user_attr(COST, cost)
+        self.journal.trial_started(number, parameters, point=point, cost=cost)
         return number
+
+    def _log_cost(self, number: int) -> float:
+        cost = self.journal.trials[number].cost
+        assert cost is not None
+        return math.log(cost)
 
     def _judge(self, record: TrialRecord) -> None:
         """Decide whether a trial goes on after its last epoch."""
@@ -142,10 +170,7 @@ class SearchState:
             return
         message = self._verdict(record) if self._verdict and epoch else None
         if epoch in self._rungs and record.passed < epoch:
-            value = record.epochs[-1][self.metric]
-            # Under stopping, ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) as Ray has it.
-            before = self._rungs.values(epoch) if self.space.scheduler == "stopping" else []
-            self._rungs.reach(epoch, record.number, value)
+            self._rungs.reach(epoch, record.number, record.epochs[-1][self.metric])
             if message:
                 self._end(record.number, "PRUNED", message)
             elif self.space.scheduler == "promotion":
@@ -153,7 +178,7 @@ class SearchState:
                 self._rungs.wait(epoch, record.number)
                 if self._promotable() == record.number:
                     self._promote(record)
-            elif not before or value >= np.percentile(before, 100 * (1 - 1 / self.space.eta)):
+            elif self._rungs.passes(epoch, record.number):
                 self.journal.trial_promoted(record.number, epoch)
             else:
                 self._end(record.number, "PRUNED")
@@ -206,6 +231,8 @@ class SearchState:
         self.study.enqueue_trial(record.point)
         trial = self.study.ask()
         self.space.suggest(trial)
+        if record.cost is not None:
+            trial.set_user_attr(COST, record.cost)
         for epoch, metrics in enumerate(record.epochs, start=1):
             trial.report(metrics[self.metric], epoch)
         return trial

@@ -123,3 +123,18 @@ def test_the_best_and_the_first_trial_enter():
     assert list(entrants(trials, metric="score", top=2)) == [2, 4, 0]
     with pytest.raises(InvalidInput, match="must hold one that reached the last epoch"):
         entrants(trials[:1], metric="score", top=2)
+
+
+def test_of_a_search_for_a_front_its_front_enters_as_far_apart_as_there_is_room():
+    """On the front are 3, 1, 4 and 2, from the cheapest; 5 costs more than 4 and is worse; 6 did not come so far."""
+    scores = {0: 0.1, 1: 0.5, 2: 0.7, 3: 0.4, 4: 0.6, 5: 0.59, 6: 0.9}
+    costs = {0: 900, 1: 110, 2: 800, 3: 100, 4: 300, 5: 310, 6: 10}
+    trials = [
+        TrialRecord(
+            number, {"x": number}, 0.0, state="COMPLETE" if number < 6 else "PRUNED", epochs=[{"score": score}],
+            cost=costs[number],
+        )
+        for number, score in scores.items()
+    ]  # fmt: skip
+    assert list(entrants(trials, metric="score", top=9, front=True)) == [2, 3, 4, 1, 0]
+    assert list(entrants(trials, metric="score", top=3, front=True)) == [2, 3, 4, 0]

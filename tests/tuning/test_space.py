@@ -24,7 +24,15 @@ def check(values):
 
 
 def read(table):
-    return read_space(table, source=Path("my.toml"), defaults=DEFAULTS, check=check, metrics=["val_accuracy", "score"])
+    return read_space(
+        table,
+        source=Path("my.toml"),
+        defaults=DEFAULTS,
+        check=check,
+        metrics=["val_accuracy", "score"],
+        costs=["flops", "latency"],
+        cost_fields=["kind", "layers"],
+    )
 
 
 def problems(table):
@@ -56,6 +64,20 @@ def test_domains_become_optunas_distributions_with_the_bounds_of_the_file():
     }
     assert space.first_point == {"rate": 0.01, "layers": 3, "adaptive": False, "kind": "b"}
     assert (space.horizon, space.num_trials, space.metric) == (27, 7, "score")
+
+
+def test_a_cost_follows_from_what_is_searched_of_its_fields_and_from_what_decides_on_them():
+    layers = {"low": 1, "high": 9, "when": {"adaptive": False}}
+    space = read(
+        {
+            "search": {"metric": "score", "cost": "latency"},
+            "space": {**RATE, "adaptive": {"choices": [False, True]}, "layers": layers},
+        }
+    )
+    assert (space.cost, space.cost_fields) == ("latency", ("layers",))
+    assert space.cost_dimensions == {"adaptive", "layers"}
+    plain = read({"search": {"metric": "score"}, "space": RATE})
+    assert (plain.cost, plain.cost_fields, plain.cost_dimensions) == (None, (), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -91,6 +113,10 @@ def test_a_whole_number_field_is_searched_in_whole_numbers_and_a_real_one_in_rea
         ({"space": {"adaptive": {"choices": [False, True]}, "layers": {"low": 1, "high": 3}}}, "space: at adaptive = True, layers = 1: adaptive: must be off for one layer"),
         ({"space": RATE, "search": {"eta": 1}}, "my.toml: search.eta: must be a whole number from 2, got 1"),
         ({"space": RATE, "search": {"metric": "acc"}}, "my.toml: search.metric: must be one of score, val_accuracy, got 'acc'"),
+        ({"space": {"layers": {"low": 1, "high": 3}}, "search": {"cost": "price"}}, "my.toml: search.cost: must be one of flops, latency, got 'price'"),
+        ({"space": {"layers": {"low": 1, "high": 3}}, "search": {"cost": 3}}, "my.toml: search.cost: must be a name, got 3"),
+        ({"space": RATE, "search": {"cost": "flops"}}, "my.toml: search.cost: must not be given, since it is the same everywhere: none of kind, layers is searched, got 'flops'"),
+        ({"space": {"layers": {"low": 1, "high": 3}}, "search": {"cost": "flops", "searcher": "tpe"}}, "my.toml: search.cost: must not be given, since searcher tpe looks at the metric alone, got 'flops'"),
         ({"space": RATE, "search": {"resource": "epoch"}}, "must name a parameter (did you mean 'epochs'?), got 'epoch'"),
         ({"space": RATE, "search": {"resource": "kind"}}, "search.resource: must name a whole-number parameter, got 'kind'"),
         ({"space": {"epochs": {"low": 1, "high": 9}}}, "space.epochs: must not be searched, since it is the resource"),

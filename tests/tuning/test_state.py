@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import AsyncHyperBandScheduler
-from toy import ToyObjective, toy_space
+from toy import ToyObjective, toy_size, toy_space
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
 from fer_search.tuning.limit import Budget, Limit
@@ -16,8 +16,8 @@ from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.state import SearchState
 
 
-def new_state(directory, space, verdict=None):
-    return SearchState(space, Journal(directory / FILE_NAME), verdict=verdict)
+def new_state(directory, space, verdict=None, measure=None):
+    return SearchState(space, Journal(directory / FILE_NAME), verdict=verdict, measure=measure)
 
 
 def play(state):
@@ -67,6 +67,35 @@ def test_a_search_cut_off_after_any_event_goes_on_as_if_it_had_not_been(tmp_path
         (cut / FILE_NAME).write_text("".join(lines[:length]) + '{"event": "ep')
         play(new_state(cut, space))
         assert story(cut) == whole, f"cut after event {length}"
+
+
+@pytest.mark.parametrize(("scheduler", "searcher"), [("promotion", "curves"), ("stopping", "random")])
+def test_a_search_for_a_front_that_is_cut_off_goes_on_as_it_was_and_measures_nothing_anew(
+    tmp_path, scheduler, searcher
+):
+    space = toy_space(14, scheduler=scheduler, searcher=searcher, first_rung=1, cost="size")
+    (tmp_path / "whole").mkdir()
+    play(new_state(tmp_path / "whole", space, measure=toy_size))
+    whole = story(tmp_path / "whole")
+    for trial in read_journal(tmp_path / "whole" / FILE_NAME):
+        assert trial.cost == toy_size(trial.parameters)
+    lines = (tmp_path / "whole" / FILE_NAME).read_text().splitlines(keepends=True)
+    assert len(lines) > 60
+    for length in range(len(lines)):
+        cut = tmp_path / f"cut{length}"
+        cut.mkdir()
+        (cut / FILE_NAME).write_text("".join(lines[:length]))
+        measured = []
+
+        def measure(parameters, measured=measured):
+            measured.append(parameters["x"])
+            return toy_size(parameters)
+
+        play(new_state(cut, space, measure=measure))
+        assert story(cut) == whole, f"cut after event {length}"
+        started = [event["parameters"]["x"] for event in whole if event["event"] == "trial_started"]
+        known = sum(event["event"] == "trial_started" for event in whole[:length])
+        assert measured == [x for x in dict.fromkeys(started[known:]) if x not in started[:known]]
 
 
 def hopeless(trial):

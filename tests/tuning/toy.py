@@ -56,8 +56,20 @@ def toy_space(num_trials: int, **search: Any) -> Space:
         "search": {"metric": "score", "num_trials": num_trials, **search},
         "space": {"x": {"low": -10.0, "high": 10.0}},
     }
-    defaults = {"epochs": HORIZON, "x": 5.0}
-    return read_space(table, source=Path("toy.toml"), defaults=defaults, check=lambda values: [], metrics=["score"])
+    return read_space(
+        table,
+        source=Path("toy.toml"),
+        defaults={"epochs": HORIZON, "x": 5.0},
+        check=lambda values: [],
+        metrics=["score"],
+        costs=["size"],
+        cost_fields=["x"],
+    )
+
+
+def toy_size(parameters: Mapping[str, Any]) -> float:
+    """Below the best x, the cheaper is the worse."""
+    return float(2 ** parameters["x"])
 
 
 def search_toy(directory: Path, num_trials: int, *, pause: float = 0.02, broken: bool = False, **settings: Any) -> bool:

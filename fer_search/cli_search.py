@@ -113,7 +113,10 @@ def compare(
     name: str,
     cost: Annotated[
         str | None,
-        typer.Option(help="Show accuracy against parameters, flops or latency too, with the Pareto front."),
+        typer.Option(
+            help="Show accuracy against parameters, flops or latency too, with the Pareto front; default: the cost "
+            "that the search looked at, if any."
+        ),
     ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -123,9 +126,10 @@ def compare(
     Examples: `fer-search compare first --json` or `fer-search compare first --cost latency`
     """
     from fer_search import workflow
-    from fer_search.tradeoffs import COST_FIELDS
+    from fer_search.costs import COST_FIELDS
 
     result = workflow.read_search(name, runs=runs)
+    cost = cost or result.space.cost
     tradeoffs = None
     if cost is not None:
         with err.status("measuring networks"):

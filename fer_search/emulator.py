@@ -144,7 +144,9 @@ def recorded_space(recorded: RecordedCurves, *, source: Path, schedule: str | No
         rule = f"must be one of the recorded: {', '.join(recorded.curves)}"
         raise InvalidInput(problem(source, "schedule", rule, schedule))
     defaults = Recipe().model_dump()
-    return read_space(recorded.table, source=source, defaults=defaults, check=Recipe.problems, metrics=metrics)
+    search = {key: value for key, value in recorded.table.get("search", {}).items() if key != "cost"}
+    table = {**recorded.table, "search": search}  # a replay is judged by the metric alone, so it looks for that alone
+    return read_space(table, source=source, defaults=defaults, check=Recipe.problems, metrics=metrics)
 
 
 def _check(recorded: RecordedCurves, space: Space, values: Array, source: Path) -> None:

@@ -41,7 +41,7 @@ def run_race(
     if max_seeds < MIN_SEEDS:
         rule = f"must be at least {MIN_SEEDS}: fewer say nothing about the noise"
         raise InvalidInput(problem("command line", "seeds", rule, max_seeds))
-    parameters = entrants(trials, metric=space.metric, top=top)
+    parameters = entrants(trials, metric=space.metric, top=top, front=space.cost is not None)
     asked = {"entrants": sorted(parameters), "max_seeds": max_seeds}
     directory = search / RACE
     if (directory / SETTINGS).exists():
@@ -90,11 +90,15 @@ def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) ->
 def missing_entrants(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[int]:
     """Return the complete trials that are not in the race of a search but better there than one of its best.
 
-    There are such trials where the search went on after its race, which says nothing of them.
+    There are such trials where the search went on after its race, which says nothing of them. Of a search with a cost
+    they are those that a race would begin with now instead.
     """
     if not (search / RACE / SETTINGS).exists():
         return []
     raced = set(read_settings(search / RACE, kind=RACE)["entrants"])
+    if space.cost is not None:
+        top = len(raced - {0}) or 1
+        return [number for number in entrants(trials, metric=space.metric, top=top, front=True) if number not in raced]
     order = [trial.number for trial in leaderboard(trials, metric=space.metric) if trial.state == "COMPLETE"]
     chosen = [place for place, number in enumerate(order) if number in (raced - {0} or raced)]
     return [number for number in order[: max(chosen, default=0)] if number not in raced]

@@ -5,23 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from fer_search.costs import COSTS
 from fer_search.report import new_table, percent
 
 if TYPE_CHECKING:
     from fer_search.tradeoffs import Tradeoff
 
-COST_LABELS = {"parameters": "parameters", "flops": "MFLOPs", "latency": "ms per face"}
-COST_NOTES = {
-    "parameters": "Parameters that predicting needs, without the heads of training.",
-    "flops": "FLOPs of one face in one view.",
-    "latency": "One face in one view by the exported network: median on one thread of this CPU, right now.",
-}
-
 
 def tradeoffs_table(rows: Sequence["Tradeoff"], *, metric: str, cost: str) -> Table:
     """Return the trials by their cost, those on the Pareto front marked."""
     table = new_table("accuracy against cost")
-    for heading in ("trial", "front", COST_LABELS[cost], metric):
+    for heading in ("trial", "front", COSTS[cost].label, metric):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         style = None if row.on_front else "dim"
@@ -35,7 +29,7 @@ def tradeoffs_note(cost: str, *, name: str) -> str:
     """Return what the table of costs must be read with."""
     return (
         "* on the front: no trial is better in one and no worse in the other. The values are as noisy as in the "
-        f"leaderboard.\n{COST_NOTES[cost]}\nTo train one for long: fer-search retrain {name} --trial N"
+        f"leaderboard.\n{COSTS[cost].note}\nTo train one for long: fer-search retrain {name} --trial N"
     )
 
 

@@ -51,9 +51,12 @@ class SearchResult:
         return read_agreement(self.directory, self.trials, self.standings(), metric=self.space.metric)
 
     def tradeoffs(self, cost: str) -> list[Tradeoff]:
-        """Return the trials at the horizon by a cost of their networks, and which are on the Pareto front."""
-        source = self.directory / JOURNAL
-        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source)
+        """Return the trials at the horizon by a cost of their networks, and which are on the Pareto front.
+
+        The cost that the search looked at is what it recorded; any other is measured now.
+        """
+        source, recorded = self.directory / JOURNAL, cost == self.space.cost
+        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, recorded=recorded)
 
     def winner(self) -> TrialRecord:
         """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""

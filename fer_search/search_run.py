@@ -12,6 +12,7 @@ from fer_search.record import Follow, recipe_tags, recorded
 from fer_search.searches import search_settings
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror
+from fer_search.tradeoffs import measure_of
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import Resources, check_resources, connected, run_trials
 from fer_search.tuning.space import Space
@@ -56,7 +57,10 @@ def run_search(
             # The journal anew, now that no other process can write to it.
             learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
             past = taken_over(settings, space)
-            state = SearchState(space, Journal(directory / JOURNAL), verdict=learned_nothing, past=past)
+            measure = None if space.cost is None else measure_of(space.cost)
+            state = SearchState(
+                space, Journal(directory / JOURNAL), verdict=learned_nothing, past=past, measure=measure
+            )
             outcome.finished = run_trials(
                 objective_on(splits, resources),
                 state,

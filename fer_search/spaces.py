@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fer_search.costs import COST_FIELDS, COSTS
 from fer_search.errors import InvalidInput, finding, problem
 from fer_search.recipe import Recipe
 from fer_search.training.backbone import backbone_problems
@@ -41,7 +42,15 @@ def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
 
     defaults = Recipe().model_dump()
     try:
-        space = read_space(table, source=source, defaults=defaults, check=check, metrics=COMPARABLE_METRICS)
+        space = read_space(
+            table,
+            source=source,
+            defaults=defaults,
+            check=check,
+            metrics=COMPARABLE_METRICS,
+            costs=COSTS,
+            cost_fields=COST_FIELDS,
+        )
     except InvalidInput as error:
         problems += error.problems
     if problems:

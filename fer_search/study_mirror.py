@@ -25,7 +25,8 @@ class StudyMirror:
 
     The study has the search's name, unless another search has taken it in this file. A trial that waits at a rung or
     was interrupted stays RUNNING, since an ended one cannot be opened again; it ends at the time that its end is
-    received. `attributes_of` gives the user attributes that follow from a trial's parameters.
+    received. `attributes_of` gives the user attributes that follow from a trial's parameters;
+    its cost, in a search for two objectives, is another one.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class StudyMirror:
             state=TrialState.RUNNING,
             params=event["point"],
             distributions={name: self.domains[name] for name in event["point"]},
-            user_attrs=self.attributes_of(event["parameters"]),
+            user_attrs=self.attributes_of(event["parameters"]) | {key: event[key] for key in ("cost",) if key in event},
         )
         trial.datetime_start = datetime.fromtimestamp(event["time"])
         self._trials[event["trial"]] = storage.get_trial(storage.create_new_trial(self._study_id, trial))

@@ -83,7 +83,8 @@ def print_search(
 
 def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the leaderboard and what to do next; a search that is not complete ends the program with code 130."""
-    print_search(result, as_json=as_json)
+    cost = result.space.cost
+    print_search(result, as_json=as_json, cost=cost, tradeoffs=None if cost is None else result.tradeoffs(cost))
     if not result.complete:
         err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)

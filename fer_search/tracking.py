@@ -191,7 +191,7 @@ class JournalTracker:
                 self._runs = self._find_or_start_parent(time)
             match event["event"]:
                 case "trial_started":
-                    self._open_trial(self._runs, number, event["parameters"], time)
+                    self._open_trial(self._runs, event)
                 case "epoch_ended" if number in self._open:
                     self.tracker.log_epoch(
                         self._open[number], epoch=event["epoch"], metrics=event["metrics"], time=time
@@ -235,7 +235,8 @@ class JournalTracker:
             self.tracker.set_status(runs["search"], "RUNNING")
         return runs
 
-    def _open_trial(self, runs: dict[str, str], number: int, parameters: Mapping[str, Any], time: float) -> None:
+    def _open_trial(self, runs: dict[str, str], event: Mapping[str, Any]) -> None:
+        number, parameters = event["trial"], event["parameters"]
         child = self.parent_params is not None
         key = self._key(number)
         if key not in runs:
@@ -243,13 +244,14 @@ class JournalTracker:
                 search_id=self.search_id,
                 key=key,
                 name=f"trial {number:05d}" if child else self.name,
-                time=time,
+                time=event["time"],
                 tags={**self.tags, **self.tags_of(parameters), "kind": "trial" if child else self.kind},
                 parent=runs["search"] if child else None,
             )
         elif self.tracker.status(runs[key]) == "FINISHED":
             return  # complete before the restart
-        self.tracker.log_params(runs[key], parameters)
+        cost = {"cost": event["cost"]} if "cost" in event else {}
+        self.tracker.log_params(runs[key], {**parameters, **cost})
         self.tracker.set_status(runs[key], "RUNNING")
         self._open[number] = runs[key]
 

@@ -6,14 +6,16 @@ The costs follow from the recipe without any training: weights do not change the
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from fer_search.bundle import write_onnx
+from fer_search.costs import COST_FIELDS, COSTS
 from fer_search.data.faces import IMAGE_SIZE
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
@@ -25,11 +27,6 @@ from fer_search.tuning.select import pareto_front
 
 NUM_WARM_UP = 20
 NUM_REPEATS = 200
-# What decides how the network computes; the heads that only training uses are not among it.
-COST_FIELDS = (
-    "backbone", "image_size", "stem_stride", "output_stride", "fusion_width", "se_attention", "cbam_attention",
-    "coordinate_attention", "self_attention_heads", "pyramid_pooling",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,18 +68,27 @@ def latency_ms(recipe: Recipe) -> float:
     return 1000 * statistics.median(seconds[NUM_WARM_UP:])
 
 
-COSTS: dict[str, Callable[[Recipe], float]] = {
+MEASURES: dict[str, Callable[[Recipe], float]] = {
     "parameters": num_parameters,
     "flops": flops,
     "latency": latency_ms,
 }
+"""What measures each of COSTS."""
 
 
-def tradeoffs(trials: Sequence[TrialRecord], *, metric: str, cost: str, source: object) -> list[Tradeoff]:
+def measure_of(cost: str) -> Callable[[Mapping[str, Any]], float]:
+    """Return what measures a cost, one of COSTS, of a complete parameter set."""
+    measure = MEASURES[cost]
+    return lambda parameters: measure(Recipe.build(parameters))
+
+
+def tradeoffs(
+    trials: Sequence[TrialRecord], *, metric: str, cost: str, source: object, recorded: bool = False
+) -> list[Tradeoff]:
     """Return the trials that reached the horizon by their cost, one of COSTS, the cheapest first.
 
-    Trials with the same network have one cost, measured once. `source` is what a damaged recipe is reported under.
-    Raises InvalidInput for another cost.
+    Trials with the same network have one cost, measured once, or not at all where it is the one that their records
+    hold. `source` is what a damaged recipe is reported under. Raises InvalidInput for another cost.
     """
     if cost not in COSTS:
         raise InvalidInput(problem("command line", "cost", f"must be one of {', '.join(COSTS)}", cost))
@@ -90,10 +96,13 @@ def tradeoffs(trials: Sequence[TrialRecord], *, metric: str, cost: str, source: 
     known: dict[tuple[object, ...], float] = {}
     costs = []
     for trial in complete:
+        if recorded and trial.cost is not None:
+            costs.append(trial.cost)
+            continue
         recipe = Recipe.stored(trial.parameters, source=source)
         network = tuple(getattr(recipe, field) for field in COST_FIELDS)
         if network not in known:
-            known[network] = COSTS[cost](recipe)
+            known[network] = MEASURES[cost](recipe)
         costs.append(known[network])
     values = [trial.epochs[-1][metric] for trial in complete]
     front = pareto_front(values, costs)

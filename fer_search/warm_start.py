@@ -1,6 +1,7 @@
 """What a new search takes over from an earlier one: checked to compare, and kept in the new one's own settings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from fer_search.journal import TrialRecord
 from fer_search.runs import SETTINGS
 from fer_search.searches import Plan
 from fer_search.spaces import SPLIT_FIELDS
+from fer_search.tradeoffs import measure_of
+from fer_search.tuning.cost_model import cost_of
 from fer_search.tuning.past_trials import past_trials
 from fer_search.tuning.space import Space
 
@@ -19,7 +22,8 @@ def take_over(
     """Return what the search of `plan` keeps in its settings of the one in `directory`, whose `trials` these are.
 
     That is all its decisions depend on, so that it can be resumed without the earlier one. Raises InvalidInput where
-    the earlier results would not compare, where none lies in the new space, or where nobody would learn from them.
+    the earlier results would not compare, where none lies in the new space, or where nobody would learn from them. A
+    cost that the new search looks at and the earlier one did not is measured.
     """
     new = plan.space
     pairs: dict[str, tuple[Any, Any]] = {
@@ -43,6 +47,8 @@ def take_over(
         problems.append(problem(directory / SETTINGS, "trials", rule, f"{len(trials)} trials"))
     if problems:
         raise InvalidInput(problems)
+    if new.cost is not None:
+        taken = _with_costs(taken if space.cost == new.cost else [replace(each, cost=None) for each in taken], new)
     return {
         "search": directory.name,
         "search_id": settings["search_id"],
@@ -54,6 +60,7 @@ def take_over(
                 "state": trial.state,
                 "message": trial.message,
                 "values": [metrics[new.metric] for metrics in trial.epochs],
+                **({"cost": trial.cost} if new.cost is not None else {}),
             }
             for trial in taken
         ],
@@ -71,6 +78,17 @@ def taken_over(settings: Mapping[str, Any], space: Space) -> list[TrialRecord]:
             state=each["state"],
             message=each["message"],
             epochs=[{space.metric: value} for value in each["values"]],
+            cost=each.get("cost"),
         )
         for each in settings.get("warm_start", {"trials": []})["trials"]
     ]
+
+
+def _with_costs(trials: Sequence[TrialRecord], space: Space) -> list[TrialRecord]:
+    """Return the trials with their cost in `space`, measured once for each network where it is not known."""
+    assert space.cost is not None
+    measure, found = measure_of(space.cost), list[TrialRecord]()
+    for trial in trials:
+        cost = cost_of(trial.parameters, [trial, *found], fields=space.cost_fields, measure=measure)
+        found.append(replace(trial, cost=cost))
+    return found

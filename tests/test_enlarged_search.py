@@ -44,3 +44,16 @@ def test_trials_that_did_better_than_an_entrant_and_were_not_in_the_race_are_nam
     if raced is not None:
         write_json(tmp_path / RACE / SETTINGS, {"kind": RACE, "entrants": sorted(raced)})
     assert missing_entrants(tmp_path, space, trials) == missed
+
+
+@pytest.mark.parametrize(("raced", "missed"), [({0, 2, 3}, []), ({0, 2, 1}, [3]), ({0}, [2])])
+def test_of_a_search_for_a_front_what_would_race_now_and_did_not_is_named(tmp_path, raced, missed):
+    """Trials 2 and 3 are the front; 1 costs as much as 3 and is worse."""
+    table = {"search": {"cost": "flops"}, "space": {"fusion_width": {"choices": [0, 64, 96]}}}
+    space = check_space(table, source=Path("s.toml"))
+    trials = [
+        TrialRecord(number, {}, 0.0, state="COMPLETE", epochs=[{"val_accuracy": value}], cost=cost)
+        for number, (value, cost) in enumerate([(0.1, 9.0), (0.2, 2.0), (0.9, 5.0), (0.5, 2.0)])
+    ]
+    write_json(tmp_path / RACE / SETTINGS, {"kind": RACE, "entrants": sorted(raced)})
+    assert missing_entrants(tmp_path, space, trials) == missed

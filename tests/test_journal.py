@@ -22,6 +22,12 @@ def test_the_records_are_what_was_written(tmp_path):
     assert record.last("score") == 0.6
 
 
+def test_a_cost_is_on_record_where_there_is_one(tmp_path):
+    journal = filled(tmp_path / "j")
+    journal.trial_started(1, {"x": 2}, point={"x": 2}, cost=3.5)
+    assert [(record.point, record.cost) for record in read_journal(tmp_path / "j")] == [({}, None), ({"x": 2}, 3.5)]
+
+
 def test_a_reopened_journal_repeats_nothing(tmp_path):
     filled(tmp_path / "j")
     before = (tmp_path / "j").read_bytes()

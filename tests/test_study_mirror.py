@@ -202,3 +202,10 @@ def test_a_file_that_is_no_data_base_costs_a_search_nothing_but_a_message(tmp_pa
         journal.epoch_ended(4, 3, {"score": 4.3})
     assert any("not a database" in message for message in caplog.messages)
     assert any("events were not taken and remain in" in message for message in caplog.messages)
+
+
+def test_a_cost_is_a_user_attribute(tmp_path):
+    journal = Journal(tmp_path / "costs.jsonl")
+    journal.trial_started(0, {"size": 0}, point={"rate": 0.1, "size": 0, "kind": "plain"}, cost=2.5)
+    play(journal.path, mirror_in(tmp_path, "a"))
+    assert studies_in(tmp_path)["first"].trials[0].user_attrs == {"digest": "0", "cost": 2.5}

@@ -92,6 +92,14 @@ def test_two_searches_in_one_store_do_not_mix(store, journal):
         check(store, search_id)
 
 
+def test_a_cost_is_a_param_beside_the_recipe(store, tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.trial_started(0, {"x": 1}, cost=2.5)
+    play(journal.path, tracker_for(store, "cost"))
+    _, _, (child,) = runs_of(store, "cost")
+    assert child.data.params == {"x": "1", "cost": "2.5"}
+
+
 def test_a_trial_that_waits_at_a_rung_is_scheduled_and_runs_again_when_it_is_promoted(store, tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     statuses = []

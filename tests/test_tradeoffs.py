@@ -4,11 +4,12 @@ import pytest
 import timm
 from rich.console import Console
 
+from fer_search.costs import COSTS
 from fer_search.errors import InvalidInput
 from fer_search.journal import TrialRecord
 from fer_search.recipe import Recipe
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_table
-from fer_search.tradeoffs import Tradeoff, tradeoffs
+from fer_search.tradeoffs import MEASURES, Tradeoff, measure_of, tradeoffs
 
 PLAIN = {"pretrained": False, "stem_stride": 2, "fusion_width": 0}
 
@@ -51,6 +52,19 @@ def test_flops_do_not_depend_on_the_heads_of_training():
     assert first.cost == second.cost > 1e5
     assert first.on_front
     assert second.on_front
+
+
+def test_what_a_search_recorded_is_shown_and_not_measured_anew(trials):
+    for each in trials:
+        each.cost = 10.0 + each.number
+    found = tradeoffs(trials, metric="val_accuracy", cost="latency", source="journal", recorded=True)
+    assert [(each.trial, each.cost, each.on_front) for each in found] == [(0, 10, True), (1, 11, False), (3, 13, True)]
+
+
+def test_every_cost_has_its_measure_which_takes_a_complete_parameter_set(trials):
+    assert list(MEASURES) == list(COSTS)
+    (found,) = tradeoffs(trials[:1], metric="val_accuracy", cost="flops", source="journal")
+    assert measure_of("flops")(trials[0].parameters) == found.cost
 
 
 def test_another_cost_is_refused(trials):

@@ -1,6 +1,7 @@
 """What is taken over from an earlier search, and when none of it may be."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fer_search.errors import InvalidInput
 from fer_search.journal import TrialRecord
 from fer_search.searches import prepare
+from fer_search.tradeoffs import measure_of
 from fer_search.warm_start import take_over, taken_over
 
 TABLE = """
@@ -15,6 +17,7 @@ TABLE = """
 num_trials = 4
 searcher = "{searcher}"
 metric = "{metric}"
+{cost}
 
 [base]
 backbone = "test_resnet"
@@ -31,9 +34,13 @@ low = {low}
 high = 0.05
 default = 0.008
 log = true
+
+[space.cbam_attention]
+choices = [false, true]
 """
 DEFAULTS = {
     "searcher": "curves", "metric": "val_accuracy", "epochs": 9, "fraction": 0.1, "rho": 0.05, "low": 0.001,
+    "cost": "",
 }  # fmt: skip
 
 
@@ -63,11 +70,22 @@ def test_trials_that_lie_in_the_new_space_are_kept_in_its_settings_and_read_back
     assert [trial["number"] for trial in kept["trials"]] == [2, 3, 4]
     back = taken_over({"warm_start": kept}, plan.space)
     assert [(trial.point, trial.state) for trial in back] == [
-        ({"max_lr": rate}, "PRUNED") for rate in (0.006, 0.008, 0.01)
+        ({"max_lr": rate, "cbam_attention": False}, "PRUNED") for rate in (0.006, 0.008, 0.01)
     ]
     assert back[0].epochs == [{"val_accuracy": 0.3}, {"val_accuracy": 0.4}]
     assert back[0].parameters == first[3][2].parameters
     assert taken_over({}, plan.space) == []
+
+
+def test_the_cost_that_the_new_search_looks_at_is_measured_or_taken_over_where_it_is_known(first, tmp_path):
+    plan = plan_of(tmp_path, cost='cost = "parameters"')
+    directory, settings, space, trials = first
+    expected = measure_of("parameters")(plan.space.parameters)
+    strange = [replace(trial, cost=7.0) for trial in trials]
+    for there, found in ((space, expected), (replace(space, cost="flops"), expected), (plan.space, 7.0)):
+        kept = take_over(directory, settings, there, strange, plan=plan)
+        back = taken_over({"warm_start": json.loads(json.dumps(kept))}, plan.space)
+        assert [trial.cost for trial in back] == [found] * 5
 
 
 def test_every_reason_that_results_do_not_compare_is_told_at_once(first, tmp_path):

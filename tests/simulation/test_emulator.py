@@ -49,6 +49,11 @@ def test_draws_are_as_noisy_as_what_was_recorded(make_family, noise, count):
     assert (drawn - logit(emulator.curves(points))).std() == pytest.approx(noise, rel=0.2)
 
 
+def test_a_search_for_a_front_is_replayed_for_the_metric_alone(make_family):
+    recorded = make_family().recorded(20, cost="flops")
+    assert recorded_space(recorded, source=HERE) == recorded_space(make_family().recorded(20), source=HERE)
+
+
 def test_a_draw_names_its_noise_free_end(noisy_emulator, make_family):
     point = make_family().points(1)[0]
     _, final = noisy_emulator.noisy_curve(point, np.random.default_rng(0))

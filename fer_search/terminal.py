@@ -74,7 +74,7 @@ def print_search(
     out.print(leaderboard_table(rows, result.space, title=title))
     if rows:
         out.print(parameters_table(rows))
-    if tradeoffs is not None and cost is not None:
+    if tradeoffs and cost is not None:
         out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost))
         out.print(tradeoffs_note(cost, name=result.name), soft_wrap=True)
     if agreement is not None:

@@ -55,11 +55,11 @@ def size(parameters):
     return 1000.0 * parameters["width"]
 
 
-def played(directory, space):
+def played(directory, space, past=()):
     """Run a search with one worker and return its trials."""
     directory.mkdir()
     measure = None if space.cost is None else size
-    state = SearchState(space, Journal(directory / FILE_NAME), measure=measure)
+    state = SearchState(space, Journal(directory / FILE_NAME), measure=measure, past=past)
     while not state.finished:
         trial = state.next_trial()
         epoch = max(1, len(trial.epochs))
@@ -92,6 +92,12 @@ def test_a_search_for_the_front_covers_more_of_it_than_one_for_the_metric(tmp_pa
     gains = [shares["size", seed] - shares[None, seed] for seed in range(5)]
     assert min(gains) > 0.05, shares
     assert np.mean([shares["size", seed] for seed in range(5)]) > 0.8, shares
+
+
+def test_what_an_earlier_search_found_of_the_front_is_known_from_the_beginning(tmp_path):
+    first = played(tmp_path / "first", space_for(30, cost="size"))
+    alone = area(played(tmp_path / "alone", space_for(9, seed=1, cost="size")))
+    assert area(played(tmp_path / "second", space_for(9, seed=1, cost="size"), past=first)) > alone
 
 
 def test_random_points_are_promoted_along_the_front_too(tmp_path):

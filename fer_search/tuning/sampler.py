@@ -7,32 +7,26 @@ epoch can be trusted. Everything is recomputed from the study: nothing has to be
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.special import ndtr
 from scipy.stats import qmc
 
 from fer_search.tuning.cost_model import LogCosts
 from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.gaussian_process import Array, Kernel, Points, Posterior, fit
+from fer_search.tuning.observations import Indices, Observations, Observer
 from fer_search.tuning.pareto import Front, pareto_order
 from fer_search.tuning.space import Prior
 
-Indices = NDArray[np.int64]
-
-DIVERGED = "diverged"
-"""The user attribute of a failed trial whose parameters are to blame."""
 COST = "cost"
 """The user attribute of what a trial costs, above 0, where a low cost is looked for too."""
 
-STARTUP_PER_PARAMETER = 2
 RANDOM_EVERY = 4
 """Every fourth proposal is not the model's: mostly that costs a first rung, and it finds what the model is blind to."""
 MAX_POINTS = 300
@@ -63,12 +57,13 @@ class CurveSampler(BaseSampler):
         self.cost_parameters = cost_parameters
         self.seed, self.levels, self.priors = seed, tuple(sorted(levels)), priors or {}
         self.horizon = self.levels[-1]
-        # The last fit by its data: saves time, and no result depends on it.
+        # What is known of past trials, and the last fit by its data: both save time, and no result depends on them.
+        self._observer = Observer(self.levels)
         self._kernels: dict[bytes, Kernel] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter that a trial has had so far, also those that only some trials have."""
-        return _space(_before(study, trial))
+        return self._observer.space(_before(study, trial))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -76,9 +71,8 @@ class CurveSampler(BaseSampler):
         """Propose a configuration: a Sobol point at first and for every fourth trial, else the model's choice."""
         if not search_space:
             return {}
-        encoding = Encoding(search_space)
         before = _before(study, trial)
-        data = _observe(before, encoding, self.levels)
+        encoding, data = self._observer.observe(before, search_space)
         if trial.number % RANDOM_EVERY == 0 or not data.suffices(encoding):
             sequence = qmc.Sobol(encoding.num_parameters, seed=np.random.default_rng(self.seed))
             if trial.number:
@@ -98,11 +92,11 @@ class CurveSampler(BaseSampler):
         encoding = Encoding({param_name: param_distribution})
         return encoding.decode(encoding.drawn(rng.random((1, 1)), self.priors)[0])[param_name]
 
-    def _model(self, data: "Observations", encoding: Encoding) -> Posterior:
+    def _model(self, data: Observations, encoding: Encoding) -> Posterior:
         kept = data.thinned(MAX_POINTS, upto=len(data.columns))
         return Posterior(self._kernel(data, encoding), data.points.take(kept), warp(data.values[kept]))
 
-    def _kernel(self, data: "Observations", encoding: Encoding) -> Kernel:
+    def _kernel(self, data: Observations, encoding: Encoding) -> Kernel:
         # The fit sees only the oldest trials, in numbers that grow by a quarter, so that it seldom has to be repeated
         # and yet follows from the present data alone.
         rows = np.unique(data.points.trial)
@@ -119,7 +113,7 @@ class CurveSampler(BaseSampler):
         return Points(columns, np.full(len(columns), float(self.horizon)), new if rows is None else rows)
 
     def _propose(
-        self, data: "Observations", encoding: Encoding, rng: np.random.Generator, costs: LogCosts | None = None
+        self, data: Observations, encoding: Encoding, rng: np.random.Generator, costs: LogCosts | None = None
     ) -> Array:
         """Return the point (num_parameters,) of the unit cube with the largest expected improvement.
 
@@ -169,75 +163,6 @@ def expected_improvement(mean: Array, std: Array, bar: float | Array) -> Array:
     return np.asarray(std * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))
 
 
-@dataclass(frozen=True)
-class Observations:
-    """What the model sees of trials: `units` and `columns` (trials, ·) of all, `points` and `values` of what was seen.
-
-    `points.trial` and `pending` are rows of `units` and `columns`.
-    """
-
-    units: Array
-    columns: Array
-    points: Points
-    values: Array
-    pending: Indices
-
-    def suffices(self, encoding: Encoding) -> bool:
-        """Return whether enough trials have a value to learn from; too few lead a search astray for long."""
-        return len(np.unique(self.points.trial)) >= STARTUP_PER_PARAMETER * (encoding.num_parameters + 1)
-
-    def digest(self, index: Indices) -> bytes:
-        """Return the bytes of the observations at `index`: what a model of them depends on."""
-        points = self.points.take(index)
-        return b"".join(part.tobytes() for part in (points.x, points.epoch, points.trial, self.values[index]))
-
-    def thinned(self, limit: int, *, upto: int) -> Indices:
-        """Return the indices of at most `limit` observations of the trials in the first `upto` rows.
-
-        Curves that went furthest come first, whole. Of those that ended earliest, which are the most, up to a third of
-        the room goes to the best, and the rest is spread evenly over all.
-        """
-        index = np.flatnonzero(self.points.trial < upto)
-        if len(index) <= limit:
-            return index
-        reached = np.zeros(len(self.columns))
-        np.maximum.at(reached, self.points.trial, self.points.epoch)
-        reached = reached[self.points.trial[index]]
-        shallow = index[reached == reached.min()]
-        deep = index[np.lexsort((index, -reached))][: len(index) - len(shallow)]
-        deep = deep[: max(limit - len(shallow), int(0.7 * limit))]
-        room = limit - len(deep)
-        shallow = shallow[np.argsort(-self.values[shallow], kind="stable")]
-        best, others = shallow[: room // 3], shallow[room // 3 :]
-        spread = others[np.linspace(0, len(others) - 1, room - len(best)).astype(int)]
-        return np.sort(np.concatenate([deep, best, spread]))
-
-
-def _observe(trials: Sequence[FrozenTrial], encoding: Encoding, levels: Sequence[int]) -> Observations:
-    rows, epochs, values = [], [], []
-    pending, failed = [], []
-    for row, trial in enumerate(trials):
-        curve = trial.intermediate_values
-        last = max(curve, default=0)
-        if trial.state == TrialState.FAIL:
-            failed += [row] if trial.user_attrs.get(DIVERGED) else []  # a broken machine says nothing of the parameters
-            continue
-        if trial.state == TrialState.RUNNING and last not in levels:
-            pending.append(row)
-        for epoch in (*(level for level in levels if level < last and level in curve), *([last] if curve else ())):
-            rows.append(row)
-            epochs.append(epoch)
-            values.append(curve[epoch])
-    if values:
-        rows, epochs = rows + failed, epochs + [levels[-1]] * len(failed)
-        values = values + [min(values)] * len(failed)
-    units = encoding.units([trial.params for trial in trials])
-    columns = encoding.columns(units)
-    index = np.array(rows, dtype=np.int64)
-    points = Points(columns[index], np.array(epochs, dtype=float), index)
-    return Observations(units, columns, points, np.array(values, dtype=float), np.array(pending, np.int64))
-
-
 def _children(parents: Array, width: float, encoding: Encoding, rng: np.random.Generator) -> Array:
     """Return NUM_CHILDREN variations (·, num_parameters) of each parent, of all or of some of its parameters."""
     copies = np.repeat(parents, NUM_CHILDREN, axis=0)
@@ -249,9 +174,4 @@ def _children(parents: Array, width: float, encoding: Encoding, rng: np.random.G
 
 
 def _before(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    return [past for past in study.get_trials(deepcopy=False) if past.number < trial.number]
-
-
-def _space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    space = {name: distribution for trial in trials for name, distribution in trial.distributions.items()}
-    return {name: space[name] for name in sorted(space) if not space[name].single()}
+    return study.get_trials(deepcopy=False)[: trial.number]

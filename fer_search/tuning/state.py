@@ -11,9 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.cost_model import Measure, cost_of
+from fer_search.tuning.observations import DIVERGED
 from fer_search.tuning.pareto_rungs import ParetoRungs
 from fer_search.tuning.rungs import Rungs
-from fer_search.tuning.sampler import COST, DIVERGED, CurveSampler
+from fer_search.tuning.sampler import COST, CurveSampler
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
 

@@ -43,7 +43,7 @@ MIN_CONFIGURATIONS = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """The rung and way that agree `best` with the end, and the `cheapest` that is not significantly worse.
+    """The rung and way that agree `best` with the end, and the `cheapest` that is about as good.
 
     `settings` are what a space file is to say: `first_rung`, `metric` and `restarts`. Both are None where no rung ranks
     better than chance would.

@@ -96,12 +96,15 @@ def difference(better: Agreement, other: Agreement) -> tuple[float, float, float
 
 
 def cheapest(agreements: Sequence[Agreement]) -> Agreement | None:
-    """Return the earliest agreement that is not significantly (5 %) worse than the best, of one epoch's the largest.
+    """Return the earliest agreement within one standard error of the best, of one epoch's the largest.
 
-    One whose interval holds 0 may be chance and does not count; None where that is so for all.
+    It is the rule by which Breiman et al. (1984) choose the simplest of models. "Not significantly worse" would let
+    nearly everything pass, as few configurations leave wide intervals. An agreement whose interval holds 0 may be chance
+    and does not count; None where that is so for all.
     """
     best = strongest(agreements)
-    sound = [each for each in agreements if each.low > 0 and difference(best, each)[1] <= 0]
+    enough = best.tau - float(best.resamples.std())
+    sound = [each for each in agreements if each.low > 0 and each.tau >= enough]
     return min(sound, key=lambda each: (each.epoch, -each.tau), default=None)
 
 

@@ -35,7 +35,7 @@ def verdict_lines(verdict: "Verdict") -> list[str]:
     if chosen != best:
         value, low, high = difference(best, chosen)
         lines.append(
-            f"{_name(chosen)} is the earliest that is not significantly worse: tau {chosen.tau:.2f}, "
+            f"{_name(chosen)} is the earliest within one standard error of it: tau {chosen.tau:.2f}, "
             f"{value:.2f} less (95 % interval {low:.2f} to {high:.2f})"
         )
     settings = verdict.settings

@@ -9,8 +9,8 @@ from test_state import new_state, play, story
 from toy import toy_space
 
 from fer_search.journal import FILE_NAME, Journal, TrialRecord, read_journal
-from fer_search.tuning.past_trials import locate, past_trials
 from fer_search.tuning.observations import DIVERGED
+from fer_search.tuning.past_trials import locate, past_trials
 from fer_search.tuning.space_file import read_space
 from fer_search.tuning.state import SearchState
 

@@ -1,5 +1,6 @@
 """A search as a run on disk: on record while its trials run."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def run_search(
         domains=space.domains,
         attributes_of=recipe_tags,
     )
-    with connected(settings["address"]):
+    with closing(mirror), connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
         with recorded(
             directory,

@@ -3,6 +3,8 @@
 Nothing is decided by what is in it: a search goes on from its journal alone.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fer_search.journal import Event
 
+logger = logging.getLogger(__name__)
+
 FILE_NAME = "optuna.db"
 BUSY_SECONDS = 20
 """How long SQLite waits for another search that writes, before the event is tried again later."""
@@ -23,10 +27,10 @@ BUSY_SECONDS = 20
 class StudyMirror:
     """Receives the events of a search's journal, in order and possibly again after a restart, and keeps its study.
 
-    The study has the search's name, unless another search has taken it in this file. A trial that waits at a rung or
-    was interrupted stays RUNNING, since an ended one cannot be opened again; it ends at the time that its end is
-    received. `attributes_of` gives the user attributes that follow from a trial's parameters;
-    its cost, in a search for two objectives, is another one.
+    The study has the search's name, unless another search has taken it in this file. A trial that waits at a rung, or
+    for the search to be resumed, is WAITING, since an ended one cannot be opened again; Optuna lets it start when it
+    last went on. It ends at the time that its end is received. `attributes_of` gives the user attributes that follow
+    from a trial's parameters; its cost, in a search for two objectives, is another one.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class StudyMirror:
         self._storage: RDBStorage | None = None
         self._study_id = 0
         self._trials: dict[int, FrozenTrial] = {}
+        self._num_epochs: Counter[int] = Counter()  # of each trial, as far as the journal has been received
 
     def receive(self, event: Event) -> None:
         """Bring the study up to date with one event of the journal; after an exception it can be tried again."""
@@ -52,11 +57,21 @@ class StudyMirror:
                 self._storage = self._connect()
             if event["event"] == "trial_started":
                 self._start_trial(self._storage, event)
-            elif self._trials[event["trial"]].state == TrialState.RUNNING:
+            elif not self._trials[event["trial"]].state.is_finished():
                 self._change_trial(self._storage, self._trials[event["trial"]], event)
         except Exception:
             self._storage = None  # a call that failed here may have been done there: look again at what there is
             raise
+
+    def close(self) -> None:
+        """Let what still runs wait, when the search has ended or was interrupted. Never raises."""
+        if self._storage is None:  # nothing came, or the file is no data base
+            return
+        try:
+            for trial in self._trials.values():
+                self._set_state(self._storage, trial, TrialState.WAITING)
+        except Exception as error:  # whatever is wrong with the file, the search is done and must be reported
+            logger.warning("Optuna's storage: %s: trials of %s are left RUNNING", error, self.name)
 
     def _connect(self) -> RDBStorage:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +108,20 @@ class StudyMirror:
     def _change_trial(self, storage: RDBStorage, trial: FrozenTrial, event: Event) -> None:
         """Bring a trial that has not ended up to date."""
         values = trial.intermediate_values
+        # What came before an epoch that is known is old, and received again after a restart.
+        is_news = self._num_epochs[trial.number] >= max(values, default=0)
         match event["event"]:
-            case "epoch_ended" if event["epoch"] not in values:
-                value = event["metrics"][self.metric]
-                storage.set_trial_intermediate_value(trial._trial_id, event["epoch"], value)
-                values[event["epoch"]] = value
+            case "epoch_ended":
+                self._num_epochs[trial.number] = event["epoch"]
+                if event["epoch"] not in values:
+                    self._set_state(storage, trial, TrialState.RUNNING)  # no other event says so after a kill
+                    value = event["metrics"][self.metric]
+                    storage.set_trial_intermediate_value(trial._trial_id, event["epoch"], value)
+                    values[event["epoch"]] = value
+            case "trial_paused" if is_news:
+                self._set_state(storage, trial, TrialState.WAITING)
+            case "trial_promoted" | "trial_resumed" if is_news:
+                self._set_state(storage, trial, TrialState.RUNNING)
             case "trial_ended":
                 state = TrialState[event["state"]]
                 if event["message"]:
@@ -105,6 +129,12 @@ class StudyMirror:
                 last = [values[max(values)]] if values and state != TrialState.FAIL else None
                 storage.set_trial_state_values(trial._trial_id, state, last)
                 trial.state = state
+
+    def _set_state(self, storage: RDBStorage, trial: FrozenTrial, state: TrialState) -> None:
+        """Change the state of a trial that has not ended."""
+        if trial.state != state and not trial.state.is_finished():
+            storage.set_trial_state_values(trial._trial_id, state)
+            trial.state = state
 
 
 def _is_empty(storage: RDBStorage, name: str, known: Container[str]) -> bool:

@@ -125,21 +125,57 @@ def test_somebodys_own_study_of_that_name_is_left_alone_and_one_cut_off_in_the_m
     check(studies["first-aaaaaaaa"], "a" * 32)
 
 
-def test_a_trial_that_waits_at_a_rung_runs_on_in_the_same_trial(tmp_path):
+def test_a_trial_that_waits_at_a_rung_is_waiting_and_runs_on_in_the_same_trial(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
-    point = {"rate": 0.1, "size": 1, "kind": "plain"}
+    states = []
+    for step in (
+        lambda: journal.trial_started(0, {"size": 1}, point={"rate": 0.1, "size": 1, "kind": "plain"}),
+        lambda: journal.epoch_ended(0, 1, {"score": 0.5}),
+        lambda: journal.trial_paused(0),
+        lambda: journal.trial_promoted(0, 1),
+        lambda: journal.epoch_ended(0, 2, {"score": 0.4}),
+        lambda: journal.trial_paused(0),
+        lambda: journal.trial_resumed(0),
+        lambda: journal.trial_ended(0, "COMPLETE"),
+    ):
+        step()
+        play(journal.path, mirror_in(tmp_path, "a"))
+        (trial,) = studies_in(tmp_path)["first"].trials
+        states.append(trial.state.name)
+    assert states == ["RUNNING", "RUNNING", "WAITING", "RUNNING", "RUNNING", "WAITING", "RUNNING", "COMPLETE"]
+    assert (trial.value, trial.intermediate_values) == (0.4, {1: 0.5, 2: 0.4})
+
+
+def test_what_ran_when_a_search_was_interrupted_waits_and_runs_again_with_its_next_epoch(tmp_path, journal):
     mirror = mirror_in(tmp_path, "a")
-    journal.trial_started(0, {"size": 1}, point=point)
-    journal.epoch_ended(0, 1, {"score": 0.5})
-    journal.trial_paused(0)
     play(journal.path, mirror)
-    assert [trial.state.name for trial in studies_in(tmp_path)["first"].trials] == ["RUNNING"]
-    journal.trial_promoted(0, 1)
-    journal.epoch_ended(0, 2, {"score": 0.4})
-    journal.trial_ended(0, "COMPLETE")
+    mirror.close()
+    ended = ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert [trial.state.name for trial in studies_in(tmp_path)["first"].trials] == [*ended, "WAITING"]
+    mirror = mirror_in(tmp_path, "a")
     play(journal.path, mirror)
-    (trial,) = studies_in(tmp_path)["first"].trials
-    assert (trial.state.name, trial.value, trial.intermediate_values) == ("COMPLETE", 0.4, {1: 0.5, 2: 0.4})
+    assert [trial.state.name for trial in studies_in(tmp_path)["first"].trials] == [*ended, "WAITING"]
+    journal.epoch_ended(4, 3, {"score": 4.3})
+    play(journal.path, mirror)
+    assert [trial.state.name for trial in studies_in(tmp_path)["first"].trials] == [*ended, "RUNNING"]
+
+
+def test_a_restart_does_not_start_anew_what_it_hears_of_again(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.trial_started(0, {"size": 1}, point={"rate": 0.1, "size": 1, "kind": "plain"})
+    for epoch in (1, 3, 9):
+        for each in range(len(journal.trials[0].epochs) + 1, epoch + 1):
+            journal.epoch_ended(0, each, {"score": 0.5})
+        journal.trial_paused(0)
+        if epoch < 9:
+            journal.trial_promoted(0, epoch)
+    starts = set()
+    for _ in range(3):
+        play(journal.path, mirror_in(tmp_path, "a"))
+        (trial,) = studies_in(tmp_path)["first"].trials
+        starts.add(trial.datetime_start)
+        assert trial.state.name == "WAITING"
+    assert len(starts) == 1
 
 
 @pytest.mark.parametrize(

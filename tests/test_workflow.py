@@ -234,13 +234,16 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130
     assert "fer-search resume s" in process.stderr.read()
+    client = MlflowClient(local_store(tmp_path / "runs"))
+    assert all(run.info.status == "KILLED" for run in client.search_runs(["1"]))
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'runs/optuna.db'}")
+    assert "WAITING" in {trial.state.name for trial in study.trials} <= {"WAITING", "PRUNED", "COMPLETE"}
     resume = [sys.executable, "-m", "fer_search", "resume", "s"]
     done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     trials = read_journal(tmp_path / "runs/s" / JOURNAL)
     assert trials[0].state == "COMPLETE"
     assert all(trial.state in ("COMPLETE", "PRUNED") for trial in trials)
-    client = MlflowClient(local_store(tmp_path / "runs"))
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     children = sorted((run for run in found if run.data.tags["kind"] == "trial"), key=lambda run: run.info.run_name)
     assert len(found) == len(trials) + 1

@@ -99,8 +99,8 @@ def cheapest(agreements: Sequence[Agreement]) -> Agreement | None:
     """Return the earliest agreement within one standard error of the best, of one epoch's the largest.
 
     It is the rule by which Breiman et al. (1984) choose the simplest of models. "Not significantly worse" would let
-    nearly everything pass, as few configurations leave wide intervals. An agreement whose interval holds 0 may be chance
-    and does not count; None where that is so for all.
+    nearly everything pass, as few configurations leave wide intervals. An agreement whose interval holds 0 may be
+    chance and does not count; None where that is so for all.
     """
     best = strongest(agreements)
     enough = best.tau - float(best.resamples.std())

@@ -30,6 +30,8 @@ COST = "cost"
 RANDOM_EVERY = 4
 """Every fourth proposal is not the model's: mostly that costs a first rung, and it finds what the model is blind to."""
 MAX_POINTS = 300
+MAX_PENDING = 200
+"""Of more trials that run at once, the last to start are those that nothing is known of yet."""
 FIT_POINTS = 150
 REFIT_GROWTH = 1.25
 NUM_RANDOM, NUM_PARENTS, NUM_CHILDREN = 200, 5, 20
@@ -125,11 +127,11 @@ class CurveSampler(BaseSampler):
         order = np.argsort(-means, kind="stable") if costs is None else pareto_order(means, costs.known[rows])
         parents = data.units[rows[order[:NUM_PARENTS]]]
         bar = float(means.max())
+        running = data.pending[-MAX_PENDING:]
         if costs is not None:
-            pending = posterior.mean(self._at_horizon(data.columns[data.pending], data.pending))
-            known = costs.known[np.concatenate([rows, data.pending])]
-            front = Front.of(np.concatenate([means, pending]), known)
-        posterior = posterior.believing(self._at_horizon(data.columns[data.pending], data.pending))
+            expected = posterior.mean(self._at_horizon(data.columns[running], running))
+            front = Front.of(np.concatenate([means, expected]), costs.known[np.concatenate([rows, running])])
+        posterior = posterior.believing(self._at_horizon(data.columns[running], running))
         candidates = rng.random((NUM_RANDOM, encoding.num_parameters))
         candidates[::2] = encoding.drawn(candidates[::2], self.priors)
         for width in SEARCH_WIDTHS:

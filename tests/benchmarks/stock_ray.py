@@ -8,7 +8,7 @@ Every method searches the same space with the same trainings and workers until a
 again with fresh seeds, the same for all methods, and judged on PublicTest, which no trial saw. A repeat has a search
 seed, a training seed and a split of Training of its own, shared by all methods.
 
-    ours        the space file's searcher and scheduler, as `fer-search search` runs them; the space's own settings
+    ours        the default searcher, scheduler and rungs, as `fer-search search` runs them; the space's own settings
                 are the first trial
     stock       OptunaSearch and ASHAScheduler, with their defaults but for the horizon
     stock_told  the same, told to try the space's own settings first
@@ -143,7 +143,7 @@ def contest_of(repeat: int, faces: Faces, arguments: argparse.Namespace) -> Cont
     asked = read_toml(arguments.space)
     own = {"seed": repeat, "split_seed": repeat}
     asked["base"] = {**asked.get("base", {}), **parse_overrides(arguments.override), **own}
-    asked["search"] = {**asked.get("search", {}), "num_trials": UNLIMITED, "seed": repeat}
+    asked["search"] = {"num_trials": UNLIMITED, "seed": repeat}  # else by default, what a calibration asks for aside
     space = check_space(asked, source=arguments.space)
     splits = split_for(faces, Recipe.build(space.complete(space.first_point)))
     return Contest(space, splits, arguments.epochs_budget, arguments.workers)

@@ -20,7 +20,7 @@ from fer_search.cli_options import (
     TrackingOption,
     TrialOption,
 )
-from fer_search.terminal import err, finish_search, print_preview, print_race, print_retraining, print_search, progress
+from fer_search.terminal import err, finish_race, finish_search, print_preview, print_retraining, print_search, progress
 
 
 def search(
@@ -141,7 +141,9 @@ def compare(
 
 def race(
     name: str,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best trials race, beside the first.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=1, help="How many of the best trials, or of the front, race beside the first.")
+    ] = 5,
     seeds: Annotated[int, typer.Option(min=3, help="Most seeds that an entrant is trained with.")] = 6,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -154,8 +156,8 @@ def race(
     """
     from fer_search import workflow
 
-    standings = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
-    print_race(standings, title=f"{name}: race", as_json=as_json)
+    result = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
+    finish_race(result, name=name, as_json=as_json)
 
 
 def retrain(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fer_search.simulate import Outcome, Setting
 
 SHIPPED = Path(__file__).parent / "curves" / "fer2013.parquet"
+SHIPPED_NAME = "the shipped curves"
 OWN = "the space's own"
 
 
@@ -60,7 +61,7 @@ def simulate(
     limits = _budgets(budgets)
     asked = Setting(searcher, scheduler, eta, first_rung)
     rivals = {name: Setting.baseline(name) for name in baseline or BASELINES}
-    sources = {source: _read(source, runs) for source in curves or [str(SHIPPED)]}
+    sources = {source: _read(source, runs) for source in curves or [SHIPPED_NAME]}
     spaces = [recorded_space(recorded, source=Path(source), schedule=schedule) for source, recorded in sources.items()]
     if problems := [line for space in spaces for line in asked.problems(space)]:
         raise InvalidInput(list(dict.fromkeys(problems)))
@@ -109,9 +110,8 @@ def _read(source: str, runs: Path) -> "RecordedCurves":
     """Read a file, or the journal of the search with this name."""
     from fer_search.recorded_curves import RecordedCurves
 
-    if source == str(SHIPPED) and not SHIPPED.exists():
-        rule = "must be named, since this installation comes without recorded curves"
-        raise InvalidInput(problem("command line", "curves", rule, None))
+    if source == SHIPPED_NAME:
+        return RecordedCurves.read(SHIPPED)
     if source.endswith(".parquet"):
         return RecordedCurves.read(Path(source))
     from fer_search import workflow

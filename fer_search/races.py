@@ -1,6 +1,7 @@
 """The race of a search's best trials as a run on disk, and in MLflow beside the search."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,14 @@ RACE = "race"
 MIN_SEEDS = 3
 
 
+@dataclass(frozen=True)
+class RaceResult:
+    """How the entrants stand, the leader first, and whether the race has `finished` or was interrupted."""
+
+    standings: list[Standing]
+    finished: bool
+
+
 def run_race(
     search: Path,
     settings: dict[str, Any],
@@ -32,7 +41,7 @@ def run_race(
     top: int,
     max_seeds: int,
     follow: Follow | None,
-) -> list[Standing]:
+) -> RaceResult:
     """Race the `top` trials of the search in the directory `search`, or go on with the race there.
 
     All are trained with one OneCycle, as the winner will be: restarts serve the rungs of a search, and a race has none.
@@ -74,7 +83,7 @@ def run_race(
         state = _state(directory, space, parameters, max_seeds)  # now that no other process can write to its journal
         objective = objective_on(splits, resources)
         outcome.finished = run_trials(objective, state, directory, resources=resources, address=race["address"])
-    return state.standings()
+    return RaceResult(state.standings(), outcome.finished)
 
 
 def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[Standing]:

@@ -26,10 +26,10 @@ from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note
 from fer_search.report_stages import preview_table, race_table
 
 if TYPE_CHECKING:
+    from fer_search.races import RaceResult
     from fer_search.search_result import SearchResult
     from fer_search.searches import Preview
     from fer_search.tradeoffs import Tradeoff
-    from fer_search.tuning.race import Standing
 
 WIDTH_OF_A_FILE = 160
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
@@ -104,8 +104,9 @@ def print_preview(expected: "Preview", *, as_json: bool) -> None:
         out.print(preview_table(expected))
 
 
-def print_race(standings: list["Standing"], *, title: str, as_json: bool) -> None:
-    """Print the standings of a race."""
+def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:
+    """Print the standings of a race; one that was interrupted ends the program with code 130."""
+    title = f"{name}: race"
     if as_json:
         rows = [
             {
@@ -115,12 +116,15 @@ def print_race(standings: list["Standing"], *, title: str, as_json: bool) -> Non
                 "high": high,
                 "in_race": standing.in_race,
             }
-            for standing in standings
+            for standing in result.standings
             for low, high in [standing.interval or (None, None)]
         ]
-        print_json({"name": title, "standings": rows})
-    else:
-        out.print(race_table(standings, title=title))
+        print_json({"name": title, "finished": result.finished, "standings": rows})
+    elif result.standings:
+        out.print(race_table(result.standings, title=title))
+    if not result.finished:
+        err.print(f"not complete; to go on where it is: fer-search race {name}, with the same options")
+        raise typer.Exit(130)
 
 
 def print_training(result: dict[str, Any], *, as_json: bool) -> None:

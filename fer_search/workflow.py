@@ -22,7 +22,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
-from fer_search.races import RACE, missing_entrants, run_race
+from fer_search.races import RACE, RaceResult, missing_entrants, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
@@ -40,7 +40,6 @@ from fer_search.spaces import check_space
 from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.trainings import run_training
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.race import Standing
 from fer_search.tuning.run import NO_LIMIT, Resources
 from fer_search.tuning.select import select_trial
 from fer_search.warm_start import take_over
@@ -240,9 +239,7 @@ def export(
     return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
 
 
-def race(
-    name: str, *, top: int = 5, max_seeds: int = 6, runs: Path = RUNS, follow: Follow | None = None
-) -> list[Standing]:
+def race(name: str, *, top: int = 5, max_seeds: int = 6, runs: Path = RUNS, follow: Follow | None = None) -> RaceResult:
     """Train the best of a search and its first trial with fresh seeds until it is clear who is best, or that nobody is.
 
     The same call goes on after an interruption.

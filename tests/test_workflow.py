@@ -255,7 +255,9 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
 
 def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
     best = workflow.read_search("demo", runs=runs).winner().number
-    standings = workflow.race("demo", top=1, max_seeds=3, runs=runs)
+    result = workflow.race("demo", top=1, max_seeds=3, runs=runs)
+    standings = result.standings
+    assert result.finished
     assert {standing.trial for standing in standings} == {best, 0}
     trainings = read_journal(runs / "demo" / "race" / JOURNAL)
     assert len(trainings) == 3 * len(standings)
@@ -264,7 +266,7 @@ def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
         assert standing.scores == tuple(training.epochs[-1]["val_accuracy"] for training in own)
         assert len({training.parameters["seed"] for training in own} - {Recipe().seed}) == 3
     assert workflow.read_search("demo", runs=runs).winner().number == standings[0].trial
-    assert workflow.race("demo", top=1, max_seeds=3, runs=runs) == standings
+    assert workflow.race("demo", top=1, max_seeds=3, runs=runs) == result
     with pytest.raises(InvalidInput, match="max_seeds: must be 3, as in the race there"):
         workflow.race("demo", top=1, max_seeds=4, runs=runs)
     client = MlflowClient(local_store(runs))

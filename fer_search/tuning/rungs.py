@@ -25,10 +25,6 @@ class Rungs:
     def __contains__(self, level: int) -> bool:
         return level in self._values
 
-    def values(self, level: int) -> list[float]:
-        """Return what the trials that reached a level had there, worst first."""
-        return [value for value, _ in self._reached[level]]
-
     def reach(self, level: int, number: int, value: float) -> None:
         """Note a trial's value at a level."""
         self._values[level][number] = value

@@ -1,4 +1,4 @@
-"""The curves of FER2013 that are shipped, and what follows from them: the spaces' rungs and metric."""
+"""The curves of FER2013 that are shipped, and what follows from them: how the spaces judge."""
 
 from pathlib import Path
 
@@ -47,12 +47,10 @@ def test_the_document_says_what_the_curves_say(calibration):
             assert cell == f"{each.tau:.2f} ({each.low:.2f} to {each.high:.2f}), {each.keeps_best:.0%}"
 
 
-def test_the_spaces_for_real_searches_have_the_rung_and_the_metric_that_the_curves_recommend(calibration):
+def test_the_spaces_for_real_searches_judge_as_the_curves_recommend(calibration):
     settings = calibration.verdict(calibration.agreements()).settings
     assert settings == {"first_rung": 3, "metric": "val_accuracy_ema", "restarts": []}
-    share = settings["first_rung"] / calibration.space.horizon
     for name in ("augmentation", "design", "full", "network", "sam_onecycle"):
         path = ROOT / "search_spaces" / f"{name}.toml"
         space = check_space(read_toml(path), source=path)
         assert (space.metric, space.parameters["restarts"]) == (settings["metric"], settings["restarts"])
-        assert space.rungs[0] == pytest.approx(share * space.horizon)

@@ -32,6 +32,8 @@ SEARCH_DEFAULTS: dict[str, Any] = {
     "resource": "epochs", "metric": "val_accuracy", "searcher": "curves", "scheduler": "promotion", "num_trials": 50,
     "eta": 3, "first_rung": 0, "seed": 0, "cost": None,
 }  # fmt: skip
+NUM_HALVINGS = 3
+"""Many short trials find more than few that are compared late: docs/search_quality.md."""
 SEARCH_MINIMA = {"num_trials": 1, "eta": 2, "first_rung": 1, "seed": 0}
 SEARCH_CHOICES = {"searcher": ("curves", "tpe", "random"), "scheduler": ("promotion", "stopping", "none")}
 
@@ -137,7 +139,7 @@ class _Reader:
     def _first_rung(
         self, settings: Mapping[str, Any], domains: Mapping[str, Any], parameters: Mapping[str, Any]
     ) -> int:
-        """Return the first rung, by default a third of the horizon, after a check of what both count."""
+        """Return the first rung, by default three halvings before the horizon, after a check of what both count."""
         resource, first_rung = settings["resource"], int(settings["first_rung"])
         horizon = parameters[resource]
         if resource in domains:
@@ -148,7 +150,8 @@ class _Reader:
         elif first_rung >= horizon > 0:
             self._add("search.first_rung", f"must be below the horizon, {resource} = {horizon}", first_rung)
         elif first_rung == 0:
-            return max(1, math.ceil(horizon / 3))
+            share: int = settings["eta"] ** NUM_HALVINGS
+            return max(1, math.ceil(horizon / share))
         return first_rung
 
     def _points(self, tables: Any, space: Space, domains: Mapping[str, Any], known: set[str]) -> list[Point]:

@@ -83,11 +83,11 @@ def test_a_cost_follows_from_what_is_searched_of_its_fields_and_from_what_decide
 @pytest.mark.parametrize(
     ("epochs", "search", "rungs"),
     [
-        (27, {}, (9,)), (9, {}, (3,)), (10, {}, (4,)), (27, {"first_rung": 1}, (1, 3, 9)), (300, {}, (100,)),
-        (27, {"first_rung": 2, "eta": 2}, (2, 4, 8, 16)), (1, {}, ()), (2, {}, (1,)),
+        (27, {}, (1, 3, 9)), (9, {}, (1, 3)), (10, {}, (1, 3, 9)), (27, {"first_rung": 9}, (9,)), (300, {}, (12, 36, 108)),
+        (27, {"first_rung": 2, "eta": 2}, (2, 4, 8, 16)), (64, {"eta": 2}, (8, 16, 32)), (1, {}, ()), (2, {}, (1,)),
     ],
 )  # fmt: skip
-def test_rungs_start_at_a_third_of_the_horizon_and_grow_by_eta(epochs, search, rungs):
+def test_rungs_start_three_halvings_before_the_horizon_and_grow_by_eta(epochs, search, rungs):
     space = read({"search": {"metric": "score", **search}, "base": {"epochs": epochs}, "space": RATE})
     assert space.rungs == rungs
 

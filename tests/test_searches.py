@@ -15,14 +15,14 @@ def plan(**settings):
 
 
 def test_a_third_goes_on_at_every_rung_and_three_trials_at_least_reach_the_horizon():
-    assert expected_trials(plan().space) == {9: 81, 27: 27}
-    assert expected_trials(prepare(SMOKE, data="synthetic", overrides=None, num_trials=4).space) == {3: 4, 9: 3}
+    assert expected_trials(plan().space) == {1: 81, 3: 27, 9: 9, 27: 3}
+    assert expected_trials(prepare(SMOKE, data="synthetic", overrides=None, num_trials=4).space) == {1: 4, 3: 3, 9: 3}
 
 
 def test_a_preview_counts_epochs_and_sizes_checkpoints_without_leaving_anything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = preview(plan(), device=torch.device("cpu"), threads=Resources().cpus)
-    assert expected.epochs == 81 * 9 + 27 * 18
+    assert expected.epochs == 81 * 1 + 27 * 2 + 9 * 6 + 3 * 18
     assert expected.hours == expected.epochs * expected.seconds_per_epoch / 3600
     assert expected.seconds_per_epoch > 0
     weights = sum(4 * each.numel() for each in build_model(Recipe.build(plan().space.parameters)).parameters())

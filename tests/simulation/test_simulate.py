@@ -43,7 +43,7 @@ def test_exactly_the_budget_is_spent_by_no_more_trials_at_once_than_there_are_wo
     assert most == 5
     if "none" not in name:
         stopped = {len(trial.epochs) for trial in read_journal(tmp_path / FILE_NAME) if trial.state == "PRUNED"}
-        assert stopped <= {3}
+        assert stopped <= {1, 3}
 
 
 def test_a_trial_goes_on_with_the_curve_that_it_began(tmp_path, noisy_emulator):

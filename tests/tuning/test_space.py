@@ -172,7 +172,7 @@ def test_all_problems_of_a_file_are_reported_at_once():
 
 @pytest.mark.parametrize(
     ("search", "expected"),
-    [({}, ("curves", "promotion", (9,))), ({"searcher": "tpe", "scheduler": "stopping"}, ("tpe", "stopping", (9,))),
+    [({}, ("curves", "promotion", (1, 3, 9))), ({"searcher": "tpe", "scheduler": "stopping"}, ("tpe", "stopping", (1, 3, 9))),
      ({"searcher": "random", "scheduler": "none"}, ("random", "none", ()))],
 )  # fmt: skip
 def test_a_file_says_who_chooses_points_and_who_stops_trials(search, expected):

@@ -73,7 +73,7 @@ def toy_size(parameters: Mapping[str, Any]) -> float:
 
 
 def search_toy(directory: Path, num_trials: int, *, pause: float = 0.02, broken: bool = False, **settings: Any) -> bool:
-    state = SearchState(toy_space(num_trials), Journal(directory / FILE_NAME))
+    state = SearchState(toy_space(num_trials, first_rung=3), Journal(directory / FILE_NAME))
     return run_trials(ToyObjective(seconds=pause, broken=broken), state, directory, **settings)
 
 

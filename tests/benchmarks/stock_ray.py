@@ -143,7 +143,7 @@ def contest_of(repeat: int, faces: Faces, arguments: argparse.Namespace) -> Cont
     asked = read_toml(arguments.space)
     own = {"seed": repeat, "split_seed": repeat}
     asked["base"] = {**asked.get("base", {}), **parse_overrides(arguments.override), **own}
-    asked["search"] = {"num_trials": UNLIMITED, "seed": repeat}  # else by default, what a calibration asks for aside
+    asked["search"] = {"num_trials": UNLIMITED, "seed": repeat}  # the rest by default, not as a calibration needs it
     space = check_space(asked, source=arguments.space)
     splits = split_for(faces, Recipe.build(space.complete(space.first_point)))
     return Contest(space, splits, arguments.epochs_budget, arguments.workers)

@@ -94,3 +94,24 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
         print_json({"name": result.name, "metric": result.space.metric, **asdict(found)})
         return
     out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
+
+
+def sync(
+    name: str,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", help="Another MLflow store than the one that it was started with.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Send to MLflow what it lacks of a search or a training: all that happened while it did not answer.
+
+    What it has already is not doubled, so it does no harm to send everything again, or to another store.
+
+    Example: `fer-search sync first`
+    """
+    from fer_search import workflow
+
+    with err.status("sending"):
+        sent = workflow.sync(name, tracking_uri=tracking_uri, runs=runs)
+    for directory, count in sent.items():
+        out.print(f"{directory}: all {count} events are in MLflow", markup=False, soft_wrap=True)

@@ -2,29 +2,49 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fer_search.journal import Event, read_events
 
-POLL_SECONDS = 0.2
+MOST_AT_ONCE = 1000
 LONGEST_WAIT_SECONDS = 30.0
 DRAIN_SECONDS = 30.0
+
+Receive = Callable[[Sequence[Event]], None]
+"""Takes events in order, one or many at once; after an exception it may be given the same ones again."""
+Told = Callable[[int, str | None], None]
+"""Hears how many bytes of the journal have been taken, and why the last attempt failed, if it did."""
 
 logger = logging.getLogger(__name__)
 
 
-class Follower:
-    """Within its `with` block, calls `receive` with every event of the journal behind the byte `offset`, in order.
+def each(receive: Callable[[Event], None]) -> Receive:
+    """Return a receiver that hands events over one by one."""
 
-    An exception of `receive` is logged once and the event is tried again after a growing pause, so that a server that
-    is away costs nothing but time. At the end of the block what is left is handed over; what still fails is announced.
+    def receive_all(events: Sequence[Event]) -> None:
+        for event in events:
+            receive(event)
+
+    return receive_all
+
+
+class Follower:
+    """Within its `with` block, calls `receive` with the events of the journal behind the byte `offset`, in order.
+
+    It looks for new ones `every` so many seconds. An exception of `receive` is logged once and the events are tried
+    again after a growing pause, so that a server that is away costs nothing but time. At the end of the block what is
+    left is handed over, unless the receiver fails at that moment too; then so many are `unsent`.
     """
 
-    def __init__(self, path: Path, receive: Callable[[Event], None], *, name: str, offset: int = 0) -> None:
-        self.path, self.receive, self.name = path, receive, name
+    def __init__(
+        self, path: Path, receive: Receive, *, name: str, every: float = 0.2, offset: int = 0, told: Told | None = None
+    ) -> None:
+        self.path, self.receive, self.name, self.every, self.told = path, receive, name, every, told
+        self.unsent = 0
         self._offset = offset
         self._ending = threading.Event()
         self._abandoned = threading.Event()
@@ -40,24 +60,40 @@ class Follower:
         self._ending.set()
         self._thread.join(DRAIN_SECONDS)
         self._abandoned.set()
-        if unsent := sum(1 for _ in read_events(self.path, offset=self._offset)):
-            logger.warning("%s: %d events were not taken and remain in %s", self.name, unsent, self.path)
+        self.unsent = sum(1 for _ in read_events(self.path, offset=self._offset))
 
     def _run(self) -> None:
-        wait = POLL_SECONDS
+        wait = self.every
         while True:
             last_round = self._ending.is_set()
             try:
-                for event, offset in read_events(self.path, offset=self._offset):
-                    if self._abandoned.is_set():
-                        return
-                    self.receive(event)
-                    self._offset = offset
-                wait = POLL_SECONDS
+                self._hand_over()
+                wait = self.every
             except Exception as error:  # whatever a receiver raises, it must neither end this thread nor the search
-                if wait == POLL_SECONDS:
-                    logger.warning("%s: %s; trying again", self.name, error)
+                message = _reason(error)
+                if wait == self.every:
+                    logger.warning("%s: %s; trying again", self.name, message)
+                    self._tell(message)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             if last_round:
                 return
             self._ending.wait(wait)
+
+    def _hand_over(self) -> None:
+        while events := list(islice(read_events(self.path, offset=self._offset), MOST_AT_ONCE)):
+            if self._abandoned.is_set():
+                return
+            self.receive([event for event, _ in events])
+            self._offset = events[-1][1]
+            self._tell(None)
+
+    def _tell(self, error: str | None) -> None:
+        if self.told is not None:
+            self.told(self._offset, error)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what was wrong to begin with: clients wrap a refused connection three times."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return str(error) or type(error).__name__

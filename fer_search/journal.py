@@ -1,15 +1,20 @@
 """The record of a search or a training: an append-only file of what happened, one JSON object a line.
 
 The writer only appends; whoever wants to know (tracking, the screen, `compare`) reads the file, from any process, and
-so can neither slow nor stop it. Timestamps are made once, here, which makes replaying the file safe.
+so can neither slow nor stop it. Timestamps are made once, here, which makes replaying the file safe. An event is on the
+disk before anything follows from it, so that not even a power cut lets a search contradict what it has decided.
 """
 
 import json
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fer_search.errors import InvalidInput, problem
 
 FILE_NAME = "journal.jsonl"
 DIVERGED = "diverged: "
@@ -59,7 +64,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.trials = {record.number: record for record in read_journal(path)}
+        self.trials, self._last_time = _replay(path)
         epochs = [metrics for record in self.trials.values() for metrics in record.epochs]
         self.num_epochs = len(epochs)
         self.epoch_seconds = sum(metrics.get(EPOCH_SECONDS, 0.0) for metrics in epochs)
@@ -107,13 +112,15 @@ class Journal:
             self._append({"event": "trial_ended", "trial": number, "state": state, "message": message})
 
     def _append(self, event: Event) -> None:
-        event["time"] = time.time()
+        self._last_time = event["time"] = max(time.time(), self._last_time)  # a clock may be set back
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self._is_clean:  # not before: whoever only reads must not cut what another process is writing
             _cut_partial_line(self.path)
             self._is_clean = True
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fdatasync(file.fileno())
         apply_event(self.trials, event)
 
 
@@ -138,7 +145,10 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
 
 
 def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """Yield each complete event from a byte offset on, with the offset behind it; a line still being written waits."""
+    """Yield each complete event from a byte offset on, with the offset behind it; a line still being written waits.
+
+    Raises InvalidInput at a damaged line.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -146,16 +156,33 @@ def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
         for line in file:
             if not line.endswith(b"\n"):
                 return
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                raise InvalidInput(problem(path, f"byte {offset}", "must begin a line of JSON", line[:40])) from None
             offset += len(line)
-            yield json.loads(line), offset
+            yield event, offset
 
 
-def read_journal(path: Path) -> list[TrialRecord]:
-    """Return the trials of a journal by number."""
+def read_journal(path: Path, *, until: float = math.inf) -> list[TrialRecord]:
+    """Return the trials of a journal by number, as they were at a byte offset if one is given."""
+    return list(_replay(path, until)[0].values())
+
+
+def _replay(path: Path, until: float = math.inf) -> tuple[dict[int, TrialRecord], float]:
+    """Return the trials by number, in order, and the time of the last event."""
     trials: dict[int, TrialRecord] = {}
-    for event, _ in read_events(path):
-        apply_event(trials, event)
-    return [trials[number] for number in sorted(trials)]
+    last_time, end = 0.0, 0
+    for event, offset in read_events(path):
+        if offset > until:
+            break
+        try:
+            apply_event(trials, event)
+            last_time = max(last_time, event["time"])
+        except (KeyError, TypeError, AttributeError):
+            raise InvalidInput(problem(path, f"byte {end}", "must begin an event of a known trial", event)) from None
+        end = offset
+    return {number: trials[number] for number in sorted(trials)}, last_time
 
 
 def _cut_partial_line(path: Path) -> None:

@@ -235,6 +235,11 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def recipe_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that follow from a recipe's parameters."""
+    return {"recipe_digest": Recipe.build(parameters).digest()}
+
+
 def commented_toml(recipe: Recipe) -> str:
     """Return a recipe as TOML with what each field does as a comment; `Recipe.read` takes it as it is."""
     lines = [

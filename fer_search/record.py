@@ -1,5 +1,6 @@
 """What every run, a search or a training, puts on record: data, versions, tags, and its journal in MLflow."""
 
+import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,12 +12,21 @@ from typing import Any
 from fer_search.data.faces import Faces
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.follower import Follower
+from fer_search.follower import Follower, each
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Event, read_events
 from fer_search.recipe import Recipe
 from fer_search.runs import SETTINGS, locked, write_json
-from fer_search.tracking import JournalTracker, Tracker
+from fer_search.tracking_process import TrackingProcess
+from fer_search.tracking_state import (
+    RunDescription,
+    mark_ended,
+    num_unsent,
+    read_tracking_state,
+    write_description,
+)
+
+logger = logging.getLogger(__name__)
 
 Follow = Callable[[Event], None]
 """Receives every event of a journal as it happens."""
@@ -45,18 +55,18 @@ def recorded(
     `follow` receives what is new, `mirror` the whole journal. MLflow calls the run FINISHED if the block said so,
     KILLED if not, and FAILED after an exception. Raises InvalidInput while another process writes to the run.
     """
-    tracker = JournalTracker(
-        Tracker(settings["tracking_uri"]),
+    description = RunDescription(
+        uri=settings["tracking_uri"],
         search_id=settings["search_id"],
         kind=settings["kind"],
-        name=title,
+        title=title,
         tags={**run_tags(settings), **tags},
-        tags_of=recipe_tags,
         parent_params=parent_params,
     )
     with locked(directory):
         write_json(directory / SETTINGS, settings)
-        with _followed(directory / JOURNAL, tracker, mirror, follow) as outcome:
+        write_description(directory, description)
+        with _tracked(directory) as outcome, _followed(directory / JOURNAL, mirror, follow):
             yield outcome
 
 
@@ -93,11 +103,6 @@ def check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:
         raise InvalidInput(problem(data["source"], "data", rule, faces.fingerprint()))
 
 
-def recipe_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags that follow from a recipe."""
-    return {"recipe_digest": Recipe.build(parameters).digest()}
-
-
 def run_tags(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of every run that was started with these settings."""
     data = settings["data"]
@@ -116,21 +121,39 @@ def package_versions() -> dict[str, str]:
 
 
 @contextmanager
-def _followed(
-    journal: Path, tracker: JournalTracker, mirror: Follow | None, follow: Follow | None
-) -> Iterator[Outcome]:
-    """Pass the journal's events on to MLflow, the mirror and `follow`, each at its own pace, while the block runs."""
-    tracker.connect()
-    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
+def _tracked(directory: Path) -> Iterator[Outcome]:
+    """Send the run's journal to MLflow while the block runs, and say what MLflow does not have at its end."""
+    process = TrackingProcess(directory)
     outcome, status = Outcome(), "FAILED"
     try:
-        with ExitStack() as followers:
-            followers.enter_context(Follower(journal, tracker.receive, name="MLflow"))
-            if mirror is not None:
-                followers.enter_context(Follower(journal, mirror, name="Optuna's storage"))
-            if follow is not None:
-                followers.enter_context(Follower(journal, follow, name="progress", offset=seen))
-            yield outcome
+        yield outcome
         status = "FINISHED" if outcome.finished else "KILLED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
-        tracker.close(status)
+        process.end(status)
+        mark_ended(directory, status)
+        if unsent := num_unsent(directory):
+            logger.warning(
+                "MLflow lacks %d events of %s (%s); fer-search sync will send them",
+                unsent, directory, read_tracking_state(directory).error or "it was too slow",
+            )  # fmt: skip
+
+
+@contextmanager
+def _followed(journal: Path, mirror: Follow | None, follow: Follow | None) -> Iterator[None]:
+    """Pass the journal's events on to the mirror and `follow`, each at its own pace, while the block runs."""
+    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
+    followers = []
+    if mirror is not None:
+        followers.append(Follower(journal, each(mirror), name="Optuna's storage"))
+    if follow is not None:
+        followers.append(Follower(journal, each(follow), name="progress", offset=seen))
+    with ExitStack() as stack:
+        for follower in followers:
+            stack.enter_context(follower)
+        yield
+    for follower in followers:
+        if follower.unsent:
+            logger.warning("%s: %d events were not taken and remain in %s", follower.name, follower.unsent, journal)

@@ -9,7 +9,8 @@ from fer_search.data.splits import Splits
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.races import objective_on
-from fer_search.record import Follow, recipe_tags, recorded
+from fer_search.recipe import recipe_tags
+from fer_search.record import Follow, recorded
 from fer_search.searches import search_settings
 from fer_search.study_mirror import FILE_NAME as STUDIES
 from fer_search.study_mirror import StudyMirror

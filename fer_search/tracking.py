@@ -1,8 +1,9 @@
-"""MLflow: a parent run per search, a child per trial, a run per training, found again by their tags after a restart."""
+"""A connection to an MLflow store: runs found again by their tags, and what is written to them in batches."""
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,27 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "fer_search"
 REGISTERED_MODEL = "fer_search"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-"""What MLflow calls the end of a trial: run to the horizon, stopped by the scheduler, diverged or broken."""
+ENDED = ("FINISHED", "KILLED", "FAILED")
+MOST_METRICS = 1000
+MOST_PARAMS = 100
+"""What MLflow takes in one call; the parameters count among the metrics."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as MLflow knows it."""
+
+    id: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The metrics of an epoch, and the time in seconds when it ended."""
+
+    number: int
+    time: float
+    metrics: Mapping[str, float]
 
 
 def local_store(directory: Path) -> str:
@@ -59,9 +79,9 @@ class Tracker:
             self._client = client
         return self._client
 
-    def find_runs(self, search_id: str) -> dict[str, str]:
-        """Return the ids of all runs of one search by their keys."""
-        runs: dict[str, str] = {}
+    def find_runs(self, search_id: str) -> dict[str, TrackedRun]:
+        """Return all runs of one search by their keys."""
+        runs: dict[str, TrackedRun] = {}
         token = None
         while True:
             page = self.client.search_runs(
@@ -71,7 +91,7 @@ class Tracker:
                 max_results=1000,
                 page_token=token,
             )
-            runs |= {run.data.tags["fer_search.key"]: run.info.run_id for run in page}
+            runs |= {run.data.tags["fer_search.key"]: TrackedRun(run.info.run_id, run.info.status) for run in page}
             token = page.token
             if not token:
                 return runs
@@ -85,39 +105,44 @@ class Tracker:
         time: float,
         tags: Mapping[str, str],
         parent: str | None = None,
-    ) -> str:
-        """Create a run and return its id; `time` is in seconds since the epoch."""
+    ) -> TrackedRun:
+        """Create a run; `time` is in seconds since the epoch."""
         all_tags = {"fer_search.search_id": search_id, "fer_search.key": key, **tags}
         if parent:
             all_tags["mlflow.parentRunId"] = parent
         client = self.client
         run = client.create_run(self._experiment_id, int(time * 1000), all_tags, run_name=name)
-        return str(run.info.run_id)
+        return TrackedRun(run.info.run_id, run.info.status)
 
-    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log all parameters of a run; doing it again with the same values changes nothing."""
-        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    def log(
+        self,
+        run_id: str,
+        *,
+        epochs: Sequence[Epoch] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log epochs, parameters and tags in as few calls as there may be; again with the same changes nothing."""
+        metrics = [
+            Metric(name, value, int(epoch.time * 1000), epoch.number)
+            for epoch in epochs
+            for name, value in epoch.metrics.items()
+        ]
+        given = [Param(key, str(value)) for key, value in (params or {}).items()]
+        labels = [RunTag(key, value) for key, value in (tags or {}).items()]
+        first = MOST_METRICS - MOST_PARAMS - len(labels)
+        self.client.log_batch(run_id, metrics[:first], given[:MOST_PARAMS], labels)
+        for start in range(first, len(metrics), MOST_METRICS):
+            self.client.log_batch(run_id, metrics[start : start + MOST_METRICS])
+        for start in range(MOST_PARAMS, len(given), MOST_PARAMS):
+            self.client.log_batch(run_id, params=given[start : start + MOST_PARAMS])
 
-    def log_epoch(self, run_id: str, *, epoch: int, metrics: Mapping[str, float], time: float) -> None:
-        """Log an epoch in one call; doing it again with the same values changes nothing."""
-        stamp = int(time * 1000)
-        self.client.log_batch(run_id, metrics=[Metric(name, value, stamp, epoch) for name, value in metrics.items()])
-
-    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run."""
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def end_run(self, run_id: str, status: str, *, time: float | None = None) -> None:
-        """End a run as FINISHED, KILLED or FAILED."""
-        self.client.set_terminated(run_id, status, None if time is None else int(time * 1000))
-
-    def set_status(self, run_id: str, status: str) -> None:
-        """Mark a run as RUNNING (again), or as SCHEDULED while it waits at a rung."""
-        self.client.update_run(run_id, status=status)
-
-    def status(self, run_id: str) -> str:
-        """Return a run's status."""
-        return str(self.client.get_run(run_id).info.status)
+    def set_status(self, run_id: str, status: str, *, time: float) -> None:
+        """Bring a run to a status, which may be its end, and may be RUNNING again."""
+        if status in ENDED:
+            self.client.set_terminated(run_id, status, int(time * 1000))
+        else:
+            self.client.update_run(run_id, status=status)
 
     def register_bundle(self, search_id: str, key: str, bundle: Path, *, model_file: str) -> str | None:
         """Store a bundle with its training's run, register its ONNX model, and return `name/version`.
@@ -125,7 +150,7 @@ class Tracker:
         Returns None, with a warning, where the server does not take it: the bundle itself is complete without.
         """
         try:
-            run_id = self.find_runs(search_id)[key]
+            run_id = self.find_runs(search_id)[key].id
             self.client.log_artifacts(run_id, str(bundle), "bundle")
             ended = self.client.get_run(run_id).info
             before = os.environ.get("MLFLOW_TRACKING_URI")
@@ -141,6 +166,9 @@ class Tracker:
             finally:  # the training ended when it ended, and as it did, whatever became of the registration
                 mlflow.set_tracking_uri(before)
                 self.client.set_terminated(run_id, ended.status, ended.end_time)
+        except KeyError:
+            logger.warning("MLflow: it has not heard of this training, so the model was not registered")
+            return None
         except Exception as error:  # a registry may be away, forbid it or not exist; none of it spoils the bundle
             logger.warning("MLflow: %s: the model was not registered", error)
             return None
@@ -151,109 +179,3 @@ class Tracker:
         if self.uri.startswith("sqlite:///"):
             location = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-
-
-class JournalTracker:
-    """Receives the events of a journal, in order and possibly again after a restart, and keeps its runs in MLflow.
-
-    For a search, each trial is a child of one parent run; a single training is one run without a parent. `tags_of`
-    gives the tags that follow from a trial's parameters.
-    """
-
-    def __init__(
-        self,
-        tracker: Tracker,
-        *,
-        search_id: str,
-        kind: str,
-        name: str,
-        tags: Mapping[str, str],
-        tags_of: Callable[[Mapping[str, Any]], dict[str, str]],
-        parent_params: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.tracker, self.search_id, self.kind, self.name, self.tags = tracker, search_id, kind, name, tags
-        self.tags_of, self.parent_params = tags_of, parent_params
-        self._runs: dict[str, str] | None = None
-        self._open: dict[int, str] = {}
-
-    def connect(self) -> None:
-        """Connect now: making a new store keeps Python busy for seconds, which would slow a training beside it."""
-        try:
-            _ = self.tracker.client
-        except Exception as error:  # the follower will try again, and the training need not wait
-            logger.warning("MLflow: %s", error)
-
-    def receive(self, event: dict[str, Any]) -> None:
-        """Bring MLflow up to date with one event of the journal; after an exception it can be tried again."""
-        number, time = event["trial"], event["time"]
-        try:
-            if self._runs is None:
-                self._runs = self._find_or_start_parent(time)
-            match event["event"]:
-                case "trial_started":
-                    self._open_trial(self._runs, event)
-                case "epoch_ended" if number in self._open:
-                    self.tracker.log_epoch(
-                        self._open[number], epoch=event["epoch"], metrics=event["metrics"], time=time
-                    )
-                case "trial_paused" if number in self._open:
-                    self.tracker.set_status(self._open[number], "SCHEDULED")
-                case "trial_promoted" | "trial_resumed" if number in self._open:
-                    self.tracker.set_status(self._open[number], "RUNNING")
-                case "trial_ended":
-                    run_id = self._runs[self._key(number)]
-                    self.tracker.set_tags(run_id, {"state": event["state"], "message": event["message"]})
-                    self.tracker.end_run(run_id, STATUS[event["state"]], time=time)
-                    self._open.pop(number, None)
-        except Exception:
-            self._runs = None  # a call that failed here may have been done there: look again at what there is
-            raise
-
-    def run_id(self, key: str) -> str | None:
-        """Return the id of a run: `search`, `trial/<number>`, or the kind of a single training."""
-        return (self._runs or {}).get(key)
-
-    def close(self, status: str) -> None:
-        """End the run, or the parent run and, as KILLED, its open trials; a resumed search opens them. Never raises."""
-        try:
-            for run_id in self._open.values():
-                self.tracker.end_run(run_id, "KILLED" if self.parent_params is not None else status)
-            if parent := self.run_id("search"):
-                self.tracker.end_run(parent, status)
-        except Exception as error:  # whatever a tracking server answers, the search is done and must be reported
-            logger.warning("MLflow: %s: the runs of %s were not closed", error, self.name)
-
-    def _find_or_start_parent(self, time: float) -> dict[str, str]:
-        runs = self.tracker.find_runs(self.search_id)
-        if self.parent_params is not None:
-            if "search" not in runs:
-                runs["search"] = self.tracker.create_run(
-                    search_id=self.search_id, key="search", name=self.name, time=time,
-                    tags={**self.tags, "kind": self.kind},
-                )  # fmt: skip
-            self.tracker.log_params(runs["search"], self.parent_params)
-            self.tracker.set_status(runs["search"], "RUNNING")
-        return runs
-
-    def _open_trial(self, runs: dict[str, str], event: Mapping[str, Any]) -> None:
-        number, parameters = event["trial"], event["parameters"]
-        child = self.parent_params is not None
-        key = self._key(number)
-        if key not in runs:
-            runs[key] = self.tracker.create_run(
-                search_id=self.search_id,
-                key=key,
-                name=f"trial {number:05d}" if child else self.name,
-                time=event["time"],
-                tags={**self.tags, **self.tags_of(parameters), "kind": "trial" if child else self.kind},
-                parent=runs["search"] if child else None,
-            )
-        elif self.tracker.status(runs[key]) == "FINISHED":
-            return  # complete before the restart
-        cost = {"cost": event["cost"]} if "cost" in event else {}
-        self.tracker.log_params(runs[key], {**parameters, **cost})
-        self.tracker.set_status(runs[key], "RUNNING")
-        self._open[number] = runs[key]
-
-    def _key(self, number: int) -> str:
-        return self.kind if self.parent_params is None else f"trial/{number}"

@@ -38,6 +38,8 @@ from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.spaces import check_space
 from fer_search.tracking import Tracker, check_uri, local_store
+from fer_search.tracking_state import DESCRIPTION
+from fer_search.tracking_writer import send_all
 from fer_search.trainings import run_training
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import NO_LIMIT, Resources
@@ -256,3 +258,18 @@ def _take_over(name: str, plan: Plan, runs: Path) -> dict[str, Any]:
     taken = take_over(first.directory, first.settings, first.space, first.trials, plan=plan)
     logger.info("%d trials of %s are taken over, %d left out", len(taken["trials"]), name, taken["left_out"])
     return taken
+
+
+def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> dict[Path, int]:
+    """Send to MLflow whatever it lacks of a search or a training and of all that is below it, such as a race.
+
+    With `tracking_uri` to another store than theirs, as where that one never came to be. Returns the number of events
+    of each run's directory. Raises InvalidInput where a run is being sent already, and where the store does not answer.
+    """
+    directory = run_directory(runs, name)
+    if tracking_uri is not None:
+        check_uri(tracking_uri)
+    found = sorted(path.parent for path in directory.rglob(DESCRIPTION))
+    if not found:
+        raise InvalidInput(problem(directory, "run", "must be a search or a training", "nothing tracked"))
+    return {each: send_all(each, tracking_uri) for each in found}

@@ -1,8 +1,10 @@
 import json
 import time
 
-from fer_search import follower as follower_module
-from fer_search.follower import Follower
+import pytest
+
+from fer_search.errors import InvalidInput
+from fer_search.follower import Follower, each
 from fer_search.journal import Journal, read_events, read_journal
 
 
@@ -58,38 +60,61 @@ def test_a_trial_that_waits_and_goes_on_has_passed_the_rung(tmp_path):
 def test_a_follower_receives_every_event_in_order_also_what_comes_later(tmp_path):
     received = []
     journal = filled(tmp_path / "j")
-    with Follower(tmp_path / "j", received.append, name="test"):
+    with Follower(tmp_path / "j", each(received.append), name="test"):
         time.sleep(0.3)
         journal.trial_ended(0, "COMPLETE")
     assert received == [event for event, _ in read_events(tmp_path / "j")]
 
 
-def test_a_receiver_that_fails_for_a_while_loses_nothing_and_gets_nothing_twice(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(follower_module, "POLL_SECONDS", 0.01)
-    received, failures = [], iter([True] * 5)
+def test_a_receiver_that_fails_for_a_while_loses_nothing_and_gets_nothing_twice(tmp_path, caplog):
+    received, failures = [], iter([True] * 3)
 
-    def receive(event):
-        if len(received) == 1 and next(failures, False):
+    def receive(events):
+        if next(failures, False):
             raise ConnectionError("the server is away")
-        received.append(event)
+        received.extend(events)
 
+    told = []
     filled(tmp_path / "j")
-    with Follower(tmp_path / "j", receive, name="test"):
+    with Follower(tmp_path / "j", receive, name="test", every=0.01, told=lambda *state: told.append(state)):
         deadline = time.monotonic() + 10
         while len(received) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert received == [event for event, _ in read_events(tmp_path / "j")]
     assert sum("the server is away" in message for message in caplog.messages) == 1
+    assert told == [(0, "the server is away"), ((tmp_path / "j").stat().st_size, None)]
 
 
-def test_what_was_never_taken_is_announced(tmp_path, caplog):
-    def receive(event):
+def test_what_was_never_taken_is_counted(tmp_path):
+    def receive(events):
         raise ConnectionError("the server is away")
 
     filled(tmp_path / "j")
-    with Follower(tmp_path / "j", receive, name="MLflow"):
+    with Follower(tmp_path / "j", receive, name="MLflow") as follower:
         pass
-    assert any("MLflow: 3 events were not taken" in message for message in caplog.messages)
+    assert follower.unsent == 3
+
+
+def test_a_clock_that_is_set_back_does_not_turn_the_record_around(tmp_path, monkeypatch):
+    clock = iter([5000.0, 1400.0, 5200.0])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    journal = Journal(tmp_path / "j")
+    journal.trial_started(0, {"x": 1})
+    journal.epoch_ended(0, 1, {"score": 0.5})
+    Journal(tmp_path / "j").trial_ended(0, "COMPLETE")
+    assert [event["time"] for event, _ in read_events(tmp_path / "j")] == [5000.0, 5000.0, 5200.0]
+
+
+@pytest.mark.parametrize(
+    "line", [b"\0" * 30, b"{}", b"[]", b"3", b'{"event": "epoch_ended", "trial": 7, "metrics": {}}', b"[" * 10**5]
+)
+def test_a_damaged_line_is_named(tmp_path, line):
+    filled(tmp_path / "j")
+    size = (tmp_path / "j").stat().st_size
+    with (tmp_path / "j").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(InvalidInput, match=rf"j: byte {size}: must begin"):
+        read_journal(tmp_path / "j")
 
 
 def test_a_trial_ends_once(tmp_path):

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage
 
 from fer_search import study_mirror
-from fer_search.follower import Follower
+from fer_search.follower import Follower, each
 from fer_search.journal import Journal, read_events, read_journal
 from fer_search.study_mirror import StudyMirror
 
@@ -164,8 +164,8 @@ def test_a_restart_does_not_start_anew_what_it_hears_of_again(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.trial_started(0, {"size": 1}, point={"rate": 0.1, "size": 1, "kind": "plain"})
     for epoch in (1, 3, 9):
-        for each in range(len(journal.trials[0].epochs) + 1, epoch + 1):
-            journal.epoch_ended(0, each, {"score": 0.5})
+        for number in range(len(journal.trials[0].epochs) + 1, epoch + 1):
+            journal.epoch_ended(0, number, {"score": 0.5})
         journal.trial_paused(0)
         if epoch < 9:
             journal.trial_promoted(0, epoch)
@@ -234,10 +234,10 @@ def test_a_file_that_another_process_holds_is_written_once_it_is_free(tmp_path, 
 
 def test_a_file_that_is_no_data_base_costs_a_search_nothing_but_a_message(tmp_path, journal, caplog):
     (tmp_path / "optuna.db").write_text("this is no data base, and never was one" * 40)
-    with Follower(journal.path, mirror_in(tmp_path, "a").receive, name="Optuna's storage"):
+    with Follower(journal.path, each(mirror_in(tmp_path, "a").receive), name="Optuna's storage") as follower:
         journal.epoch_ended(4, 3, {"score": 4.3})
     assert any("not a database" in message for message in caplog.messages)
-    assert any("events were not taken and remain in" in message for message in caplog.messages)
+    assert follower.unsent == len(list(read_events(journal.path)))
 
 
 def test_a_cost_is_a_user_attribute(tmp_path):

@@ -6,8 +6,10 @@ import pytest
 from mlflow import MlflowClient
 
 from fer_search.errors import InvalidInput
-from fer_search.journal import Journal, read_events
-from fer_search.tracking import EXPERIMENT, JournalTracker, Tracker, check_uri, local_store
+from fer_search.journal import Journal, read_events, read_journal
+from fer_search.journal_tracker import JournalTracker
+from fer_search.tracking import EXPERIMENT, Tracker, check_uri, local_store
+from fer_search.tracking_state import RunDescription
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +19,16 @@ def store(tmp_path_factory):
     return local_store(directory)
 
 
-def tracker_for(store, search_id, **more):
-    settings = {"kind": "search", "name": "s", "tags": {"space": "toy"}, "tags_of": lambda p: {"x": str(p["x"])}}
-    return JournalTracker(Tracker(store), search_id=search_id, **{**settings, "parent_params": {"eta": 3}, **more})
+def tracker_for(store, search_id, trials=(), **more):
+    described = {"kind": "search", "title": "s", "tags": {"space": "toy"}, "parent_params": {"eta": 3}, **more}
+    description = RunDescription(uri=store, search_id=search_id, **described)
+    return JournalTracker(Tracker(store), description, tags_of=lambda p: {"x": str(p["x"])}, trials=trials)
 
 
-def play(path, tracker):
-    for event, _ in read_events(path):
-        tracker.receive(event)
+def play(path, tracker, at_once=1):
+    events = [event for event, _ in read_events(path)]
+    for start in range(0, len(events), at_once):
+        tracker.receive(events[start : start + at_once])
 
 
 @pytest.fixture
@@ -62,24 +66,24 @@ def check(store, search_id):
     return parent
 
 
-def test_a_search_becomes_a_parent_and_a_child_per_trial_with_every_epoch_once(store, journal):
-    tracker = tracker_for(store, "a")
-    play(journal.path, tracker)
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_a_search_becomes_a_parent_and_a_child_per_trial_with_every_epoch_once(store, journal, at_once):
+    tracker = tracker_for(store, f"a{at_once}")
+    play(journal.path, tracker, at_once)
     tracker.close("FINISHED")
-    parent = check(store, "a")
+    parent = check(store, f"a{at_once}")
     assert (parent.info.status, parent.data.params, parent.data.tags["kind"]) == ("FINISHED", {"eta": "3"}, "search")
 
 
 def test_replaying_a_journal_after_a_restart_changes_nothing(store, journal):
     first = tracker_for(store, "b")
-    for event, _ in list(read_events(journal.path))[:7]:
-        first.receive(event)  # then the process is killed
+    first.receive([event for event, _ in read_events(journal.path)][:7])  # then the process is killed
     second = tracker_for(store, "b")
     play(journal.path, second)
     second.close("KILLED")
     check(store, "b")
     third = tracker_for(store, "b")
-    play(journal.path, third)
+    play(journal.path, third, at_once=5)
     third.close("FINISHED")
     assert check(store, "b").info.status == "FINISHED"
 
@@ -131,17 +135,56 @@ def test_a_training_is_one_run_without_a_parent(store, tmp_path):
     assert (run.info.status, run.data.tags["kind"], run.data.metrics) == ("FINISHED", "retrain", {"score": 0.5})
 
 
-def test_a_server_that_is_away_raises_from_receive_and_never_from_connect_or_close(tmp_path, monkeypatch, caplog):
+def test_a_restart_sends_only_what_is_new(store, journal):
+    events = list(read_events(journal.path))
+    head, offset = [event for event, _ in events[:7]], events[6][1]
+    tracker_for(store, "h").receive(head)  # then the process is killed
+    second = tracker_for(store, "h", trials=read_journal(journal.path, until=offset))
+    second.receive([event for event, _ in events[7:]])
+    second.close("FINISHED")
+    check(store, "h")
+
+
+def test_a_search_that_ends_without_news_still_closes_what_was_left_open(store, journal):
+    play(journal.path, tracker_for(store, "i"))  # then the machine stops
+    tracker_for(store, "i", trials=read_journal(journal.path)).close("KILLED")
+    assert check(store, "i").info.status == "KILLED"
+
+
+def test_more_epochs_and_parameters_than_a_call_takes_arrive_all(store, tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.trial_started(0, {"x": 1, **{f"p{index}": index for index in range(150)}})
+    for epoch in range(1, 151):
+        journal.epoch_ended(0, epoch, {f"m{index}": float(epoch * index) for index in range(10)})
+    play(journal.path, tracker_for(store, "many"), at_once=1000)
+    client, _, (child,) = runs_of(store, "many")
+    assert len(child.data.params) == 151
+    for index in range(10):
+        history = client.get_metric_history(child.info.run_id, f"m{index}")
+        assert [(m.step, m.value) for m in history] == [(epoch, epoch * index) for epoch in range(1, 151)]
+
+
+def test_a_run_that_was_deleted_in_mlflow_stays_deleted_and_stops_nothing(store, journal):
+    events = [event for event, _ in read_events(journal.path)]
+    tracker = tracker_for(store, "gone")
+    tracker.receive(events[:2])
+    client, _, (child,) = runs_of(store, "gone")
+    client.delete_run(child.info.run_id)
+    later = tracker_for(store, "gone", trials=read_journal(journal.path)[:1])
+    later.receive(events[2:])
+    later.close("FINISHED")
+    _, _, children = runs_of(store, "gone")
+    assert [run.info.run_name for run in children] == ["trial 00001", "trial 00002", "trial 00003"]
+
+
+def test_a_server_that_is_away_raises_so_that_its_events_are_kept(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracker = tracker_for("http://127.0.0.1:9", "g")
-    tracker.connect()
     with pytest.raises(Exception, match=r"127\.0\.0\.1"):
-        tracker.receive({"event": "trial_started", "trial": 0, "parameters": {"x": 1}, "time": 0.0})
-    tracker.close("FINISHED")
-    assert any("MLflow" in message for message in caplog.messages)
+        tracker.receive([{"event": "trial_started", "trial": 0, "parameters": {"x": 1}, "time": 0.0}])
 
 
-@pytest.mark.parametrize("call", ["create_run", "log_params", "set_status", "log_epoch", "end_run", "set_tags"])
+@pytest.mark.parametrize("call", ["create_run", "log", "set_status"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(store, journal, monkeypatch, call, moment):
     search_id = f"{call} {moment}"
@@ -160,9 +203,9 @@ def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(stor
     monkeypatch.setattr(tracker.tracker, call, flaky)
     for event, _ in read_events(journal.path):
         try:
-            tracker.receive(event)
+            tracker.receive([event])
         except ConnectionError:
-            tracker.receive(event)  # as the follower does
+            tracker.receive([event])  # as the follower does
     tracker.close("FINISHED")
     check(store, search_id)
 

@@ -3,7 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -47,13 +47,14 @@ def recorded(
     title: str,
     tags: Mapping[str, str],
     follow: Follow | None,
-    mirror: Follow | None = None,
     parent_params: Mapping[str, Any] | None = None,
+    study: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
     """Hold a run for this process, put its settings on disk, and pass its journal on while the block runs.
 
-    `follow` receives what is new, `mirror` the whole journal. MLflow calls the run FINISHED if the block said so,
-    KILLED if not, and FAILED after an exception. Raises InvalidInput while another process writes to the run.
+    `follow` receives what is new. MLflow calls the run FINISHED if the block said so, KILLED if not, and FAILED after
+    an exception; `parent_params` and `study` are those of RunDescription. Raises InvalidInput while another process
+    writes to the run.
     """
     description = RunDescription(
         uri=settings["tracking_uri"],
@@ -62,11 +63,12 @@ def recorded(
         title=title,
         tags={**run_tags(settings), **tags},
         parent_params=parent_params,
+        study=study,
     )
     with locked(directory):
         write_json(directory / SETTINGS, settings)
         write_description(directory, description)
-        with _tracked(directory) as outcome, _followed(directory / JOURNAL, mirror, follow):
+        with _tracked(directory) as outcome, _followed(directory / JOURNAL, follow):
             yield outcome
 
 
@@ -142,18 +144,11 @@ def _tracked(directory: Path) -> Iterator[Outcome]:
 
 
 @contextmanager
-def _followed(journal: Path, mirror: Follow | None, follow: Follow | None) -> Iterator[None]:
-    """Pass the journal's events on to the mirror and `follow`, each at its own pace, while the block runs."""
-    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
-    followers = []
-    if mirror is not None:
-        followers.append(Follower(journal, each(mirror), name="Optuna's storage"))
-    if follow is not None:
-        followers.append(Follower(journal, each(follow), name="progress", offset=seen))
-    with ExitStack() as stack:
-        for follower in followers:
-            stack.enter_context(follower)
+def _followed(journal: Path, follow: Follow | None) -> Iterator[None]:
+    """Pass the journal's events on to `follow` while the block runs."""
+    if follow is None:
         yield
-    for follower in followers:
-        if follower.unsent:
-            logger.warning("%s: %d events were not taken and remain in %s", follower.name, follower.unsent, journal)
+        return
+    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
+    with Follower(journal, each(follow), name="progress", offset=seen):
+        yield

@@ -1,19 +1,17 @@
 """A search as a run on disk: on record while its trials run."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from optuna.distributions import distribution_to_json
 
 from fer_search.chance import ChanceLevel
 from fer_search.data.splits import Splits
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.races import objective_on
-from fer_search.recipe import recipe_tags
 from fer_search.record import Follow, recorded
 from fer_search.searches import search_settings
-from fer_search.study_mirror import FILE_NAME as STUDIES
-from fer_search.study_mirror import StudyMirror
 from fer_search.tradeoffs import measure_of
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import Resources, check_resources, connected, run_trials
@@ -37,15 +35,7 @@ def run_search(
     """
     resources = Resources(**settings["resources"])
     budget.check(Journal(directory / JOURNAL), gpus=resources.gpus)
-    mirror = StudyMirror(
-        directory.parent / STUDIES,
-        search_id=settings["search_id"],
-        name=directory.name,
-        metric=space.metric,
-        domains=space.domains,
-        attributes_of=recipe_tags,
-    )
-    with closing(mirror), connected(settings["address"]):
+    with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
         with recorded(
             directory,
@@ -53,8 +43,11 @@ def run_search(
             title=directory.name,
             tags={"space": Path(settings["space_file"]).name},
             follow=follow,
-            mirror=mirror.receive,
             parent_params={**search_settings(settings), "horizon": space.horizon},
+            study={
+                "metric": space.metric,
+                "domains": {name: distribution_to_json(domain) for name, domain in space.domains.items()},
+            },
         ) as outcome:
             # The journal anew, now that no other process can write to it.
             learned_nothing = ChanceLevel.of(splits.validation.labels).verdict

@@ -20,10 +20,11 @@ RUNNING = "RUNNING"
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What MLflow is told of a run beside its journal.
+    """What MLflow, and for a search Optuna's storage, is told of a run beside its journal.
 
-    With `parent_params`, each trial is a child of one parent run; without, the only trial is the run. `status` is how
-    the run ended, in MLflow's words, or RUNNING: then it runs, or was killed.
+    With `parent_params`, each trial is a child of one parent run; without, the only trial is the run. A search is an
+    Optuna study too: `study` holds its `metric` and the `domains` of its parameters, as Optuna writes them in JSON.
+    `status` is how the run ended, in MLflow's words, or RUNNING: then it runs, or was killed.
     """
 
     uri: str
@@ -32,6 +33,7 @@ class RunDescription:
     title: str
     tags: Mapping[str, str]
     parent_params: Mapping[str, Any] | None
+    study: Mapping[str, Any] | None = None
     status: str = RUNNING
 
 

@@ -1,4 +1,6 @@
-"""The process that sends a run's journal to MLflow while the run goes on: python -m fer_search.tracking_writer RUN.
+"""The process that sends a run's journal to MLflow, and to Optuna's storage, while the run goes on.
+
+    python -m fer_search.tracking_writer RUN
 
 It is a process of its own so that nothing that MLflow does can slow, stop or crash a search. Whoever started it holds
 its standard input open, writes there at the end how the run ended, in MLflow's words, and closes it; whoever was killed
@@ -7,24 +9,26 @@ wrote nothing. Then what is left is sent, the runs are closed, and this process 
 
 import fcntl
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from optuna.distributions import json_to_distribution
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.follower import MOST_AT_ONCE, Follower
+from fer_search.follower import MOST_AT_ONCE, Follower, each
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_events, read_journal
 from fer_search.journal_tracker import JournalTracker
 from fer_search.recipe import recipe_tags
+from fer_search.study_mirror import FILE_NAME as STUDIES
+from fer_search.study_mirror import StudyMirror
 from fer_search.tracking import Tracker
 from fer_search.tracking_state import (
     RUNNING,
@@ -38,7 +42,6 @@ from fer_search.tracking_state import (
 LOCK = ".tracking.lock"
 KILLED = "KILLED"
 EVERY_SECONDS = 1.0
-NICENESS = 5
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,6 @@ def main() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which will say how it ended
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
     directory = Path(sys.argv[1])
     with sending(directory, wait=True):
         send_until_closed(directory)
@@ -66,13 +68,34 @@ def send_until_closed(directory: Path) -> None:
             write_tracking_state(directory, TrackingState(offset, error))
 
     follower = Follower(journal, tracker.receive, name="MLflow", every=EVERY_SECONDS, offset=offset, told=told)
-    with follower:
+    with _mirrored(directory, description), follower:
         status = sys.stdin.readline().strip() or KILLED
     if journal.exists() and not follower.unsent:
         try:
             tracker.close(status)
         except Exception as error:  # whatever a tracking server answers, this is the end
             logger.warning("MLflow: %s: the runs of %s were not closed", error, description.title)
+
+
+@contextmanager
+def _mirrored(directory: Path, description: RunDescription) -> Iterator[None]:
+    """Keep the Optuna study of the run in `directory`, if it is a search, while the block runs."""
+    if description.study is None:
+        yield
+        return
+    mirror = StudyMirror(
+        directory.parent / STUDIES,
+        search_id=description.search_id,
+        name=description.title,
+        metric=description.study["metric"],
+        domains={name: json_to_distribution(domain) for name, domain in description.study["domains"].items()},
+        attributes_of=recipe_tags,
+    )
+    follower = Follower(directory / JOURNAL, each(mirror.receive), name="Optuna's storage", every=EVERY_SECONDS)
+    with closing(mirror), follower:
+        yield
+    if follower.unsent:
+        logger.warning("%s: %d events were not taken", mirror.path, follower.unsent)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ RULES = {
     "fer_search.study_mirror": ("torch", "ray", "mlflow", "fer_search.training", "fer_search.tuning", "pandas"),
     "fer_search.report_choice": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
     "fer_search.report_importance": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
+    "fer_search.tracking_process": HEAVY,
+    "fer_search.tracking_state": HEAVY,
+    "fer_search.tracking_writer": ("torch", "ray", "fer_search.training", "fer_search.tuning", "fer_search.data"),
     "fer_search.tracking": ("torch", "ray", "fer_search.training", "fer_search.tuning", "fer_search.data"),
 }
 

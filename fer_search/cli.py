@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fer_search.cli_calibrate import calibrate
-from fer_search.cli_inspect import data_app, importance, model_app, sync
+from fer_search.cli_inspect import data_app, importance, model_app, status, sync
 from fer_search.cli_options import (
     DataOption,
     JsonOption,
@@ -89,7 +89,7 @@ def train(
     print_training(result, as_json=as_json)
 
 
-for command in (search, resume, compare, importance, calibrate, race, retrain, simulate, sync):
+for command in (search, resume, status, compare, importance, calibrate, race, retrain, simulate, sync):
     app.command()(command)
 
 

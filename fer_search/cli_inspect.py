@@ -10,7 +10,7 @@ from fer_search.cli_options import JsonOption, Overrides, RecipeOption, RunsOpti
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import audit_tables, maps_line, model_table
 from fer_search.report_importance import importances_table
-from fer_search.terminal import err, out, print_json
+from fer_search.terminal import err, out, print_json, print_status
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 model_app = typer.Typer(no_args_is_help=True, help="Look at a network before you train it.")
@@ -94,6 +94,19 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
         print_json({"name": result.name, "metric": result.space.metric, **asdict(found)})
         return
     out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
+
+
+def status(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """Tell how a search or a training stands: also while it runs, from another terminal, and after a crash.
+
+    What ran, what runs, what failed with which error, what MLflow lacks, and what going on would do.
+
+    Example: `fer-search status first`
+    """
+    from fer_search.runs import run_directory
+    from fer_search.status import read_status
+
+    print_status(read_status(run_directory(runs, name)), as_json=as_json)
 
 
 def sync(

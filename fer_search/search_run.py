@@ -39,7 +39,7 @@ def run_search(
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
         with recorded(
             directory,
-            settings,
+            {**settings, "num_trials": space.num_trials},
             title=directory.name,
             tags={"space": Path(settings["space_file"]).name},
             follow=follow,

@@ -27,11 +27,13 @@ from fer_search.report import (
 )
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
 from fer_search.report_stages import preview_table, race_table
+from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 
 if TYPE_CHECKING:
     from fer_search.races import RaceResult
     from fer_search.search_result import SearchResult
     from fer_search.searches import Preview
+    from fer_search.status import RunStatus
     from fer_search.tradeoffs import Tradeoff
 
 WIDTH_OF_A_FILE = 160
@@ -122,6 +124,24 @@ def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     err.print(
         f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
     )
+
+
+def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:
+    """Print how a run and those below it stand, and what to do next."""
+    if as_json:
+        print_json([status_row(status) for status in statuses])
+        return
+    out.print(runs_table(statuses))
+    for status in statuses:
+        if status.running:
+            out.print(running_table(status))
+        if status.troubled:
+            out.print(troubles_table(status))
+        if status.unsent and status.tracking_error:
+            out.print(f"MLflow: {status.tracking_error}", markup=False, soft_wrap=True)
+    out.print(statuses[0].next_step, markup=False, soft_wrap=True)
+    if statuses[0].state != "running" and any(status.unsent for status in statuses):
+        out.print(f"to send to MLflow what it lacks: fer-search sync {statuses[0].directory.name}", soft_wrap=True)
 
 
 def print_preview(expected: "Preview", *, as_json: bool) -> None:

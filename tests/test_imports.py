@@ -32,6 +32,8 @@ RULES = {
     "fer_search.study_mirror": ("torch", "ray", "mlflow", "fer_search.training", "fer_search.tuning", "pandas"),
     "fer_search.report_choice": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
     "fer_search.report_importance": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
+    "fer_search.status": HEAVY,
+    "fer_search.report_status": ("torch", "ray", "mlflow", "optuna", "fer_search.tuning"),
     "fer_search.tracking_process": HEAVY,
     "fer_search.tracking_state": HEAVY,
     "fer_search.tracking_writer": ("torch", "ray", "fer_search.training", "fer_search.tuning", "fer_search.data"),

@@ -1,6 +1,6 @@
 """A search while whatever it consists of is killed at random moments; to be run in namespaces of its own.
 
-    unshare --net --pid --mount --uts --fork --mount-proc --kill-child python chaos.py DIRECTORY --kills 20 --seed 0
+    unshare --net --pid --mount --uts --fork --mount-proc --kill-child python chaos.py DIRECTORY --kills 20
 
 Two Ray nodes, an MLflow server on SQLite and the driver are started. SIGKILL hits the driver, a worker with a trial,
 the raylet of the second node or the MLflow server, in random order, and what was killed is started again; the search
@@ -27,6 +27,7 @@ NAME = "chaos"
 RECIPE = ("fit_fraction=0.2", "validation_fraction=0.05", "batch_size=16")
 HEAD, SECOND, SERVER_PORT = "127.0.0.1", "127.0.0.2", 5000
 ADDRESS = f"{HEAD}:6379"
+ISOLATED = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 TARGETS = ("driver", "worker", "raylet", "server")
 
 
@@ -129,6 +130,19 @@ class Chaos:
     def say(self, line: str) -> None:
         with (self.directory / "kills.txt").open("a") as file:
             file.write(f"{line}\n")
+
+
+def can_isolate() -> bool:
+    """Return whether there can be namespaces here."""
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        return False
+    return subprocess.run([*ISOLATED, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
+
+
+def isolated(command: list[object], *, seconds: int) -> "subprocess.CompletedProcess[str]":
+    """Run a command in namespaces of its own, in which nothing of it survives its end."""
+    words = [*ISOLATED, "timeout", "-s", "KILL", str(seconds), *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True)
 
 
 def processes(chosen: Callable[[list[bytes]], bool]) -> list[int]:

@@ -1,11 +1,10 @@
 """What a search leaves whose driver, workers, second node and MLflow server are killed at random moments."""
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from chaos import can_isolate, isolated
 from mlflow import MlflowClient
 
 from fer_search.data.fer2013 import load_faces
@@ -15,16 +14,9 @@ from fer_search.recipe import Recipe
 from fer_search.record import split_for
 from fer_search.tuning.run import Resources
 
-ISOLATED = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 SCRIPT = Path(__file__).with_name("chaos.py")
 NAME = "chaos"
 DIFFERING = ("images_per_second", "epoch_seconds")
-
-
-def can_isolate():
-    if not shutil.which("unshare") or not shutil.which("ip"):
-        return False
-    return subprocess.run([*ISOLATED, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
 
 
 pytestmark = pytest.mark.skipif(
@@ -36,8 +28,7 @@ def run_chaos(directory, *, minutes, **settings):
     """Run the search and return how often it was really killed."""
     directory.mkdir()
     options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = [*ISOLATED, "timeout", "-s", "KILL", str(60 * minutes), sys.executable, SCRIPT, directory, *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = isolated([sys.executable, SCRIPT, directory, *options], seconds=60 * minutes)
     kills = (directory / "kills.txt").read_text() if settings["kills"] else ""
     logs = [f"{log}:\n{log.read_text()[-2000:]}" for log in sorted(directory.glob("*.log"))]
     assert done.returncode == 0, "\n".join([done.stderr[-2000:], kills, *logs])

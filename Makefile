@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS ?= runs
 
-.PHONY: demo test chaos check bench clean
+.PHONY: demo test chaos fuzz check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/demo.py --runs $(RUNS)
@@ -14,6 +14,9 @@ test: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos -m long
+
+fuzz: $(INSTALLED)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

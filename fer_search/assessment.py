@@ -9,13 +9,14 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
-from fer_search.predict import MANIFEST, read_manifest
+from fer_search.predict import MANIFEST, PredictionEntry, read_manifest
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
 from fer_search.training.run import load_model
 from fer_search.training.trainer import choose_device
+from fer_search.training.views import VIEW_SETS
 
 SPLITS = ("validation", "public", "public_unique", "private")
 
@@ -48,12 +49,16 @@ class Bundle:
 def read_bundle(directory: Path) -> Bundle:
     """Read and verify a bundle; raises InvalidInput for one that is damaged or does not say how it predicts."""
     manifest = read_manifest(directory)
-    if "prediction" not in manifest:
+    if manifest.get("prediction") is None:
         rule = "must be there (a bundle of an older version can predict, but must be exported anew to be measured)"
         raise InvalidInput(problem(directory / MANIFEST, "prediction", rule, "nothing"))
     file = directory / FILES["recipe"]
     recipe = Recipe.stored(read_toml(file), source=file)
-    return Bundle(directory, manifest["data"], recipe, ViewChoice(**manifest["prediction"]))
+    prediction = PredictionEntry.model_validate(manifest["prediction"])
+    if not all(prediction.views in each for each in (VIEW_SETS, prediction.temperature)):
+        rule = f"must be one of {', '.join(VIEW_SETS)}, with a temperature"
+        raise InvalidInput(problem(directory / MANIFEST, "prediction.views", rule, prediction.views))
+    return Bundle(directory, manifest["data"], recipe, ViewChoice(**prediction.model_dump()))
 
 
 def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:

@@ -3,19 +3,70 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from onnx.external_data_helper import uses_external_data
+from PIL import Image, ImageOps
+from pydantic import BaseModel, Field, ValidationError
 
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import (
+    MOST_IMAGE_BYTES,
+    MOST_IMAGE_PIXELS,
+    MOST_MODEL_BYTES,
+    check_file,
+    file_problem,
+)
 from fer_search.runs import read_json
 
 MANIFEST = "manifest.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SIZE = 48
 BATCH = 64  # faces; an exported network may look at each in five views
+
+
+class FileEntry(BaseModel):
+    """A file of a bundle."""
+
+    name: str = Field(min_length=1, pattern=r"^[^\x00]+$")
+    sha256: str
+
+
+class InputEntry(BaseModel):
+    """What the network takes."""
+
+    height: Literal[48]
+    width: Literal[48]
+
+
+class DataEntry(BaseModel):
+    """What the network was trained on."""
+
+    source: str
+    fingerprint: str
+
+
+class PredictionEntry(BaseModel):
+    """How the network is used: the views, and the temperature of each set of views."""
+
+    views: str
+    temperature: dict[str, float]
+    val_accuracy: dict[str, float]
+    val_nll: dict[str, float]
+
+
+class Manifest(BaseModel):
+    """What a bundle's manifest must hold, beside what is only there to be read by people."""
+
+    classes: list[str] = Field(min_length=2)
+    input: InputEntry
+    data: DataEntry
+    files: dict[str, FileEntry]
+    prediction: PredictionEntry | None = None
 
 
 class Predictor:
@@ -25,9 +76,7 @@ class Predictor:
         self.manifest = read_manifest(bundle)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
         self.image_size: int = self.manifest["input"]["height"]
-        self._session = onnxruntime.InferenceSession(
-            (bundle / self.manifest["files"]["onnx"]["name"]).read_bytes(), providers=["CPUExecutionProvider"]
-        )
+        self._session = read_network(bundle / self.manifest["files"]["onnx"]["name"], len(self.classes))
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of grey faces (N, 48, 48)."""
@@ -37,6 +86,37 @@ class Predictor:
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: NDArray[np.float32] = exponentials / exponentials.sum(1, keepdims=True)
         return probabilities
+
+
+def read_network(path: Path, num_classes: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX file that takes `images` and gives `logits`; raises InvalidInput for any other.
+
+    What could read other files or never end is refused: tensors that are stored elsewhere, and control flow.
+    """
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+        if not _is_plain(model):
+            raise ValueError("tensors that are stored elsewhere, or control flow")
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        logits = session.run(["logits"], {"images": np.zeros((1, 1, IMAGE_SIZE, IMAGE_SIZE), np.float32)})[0]
+    except Exception as error:  # the runtime has a dozen of its own, without a common name
+        raise InvalidInput(problem(path, "file", "must be a network that ONNX Runtime can run", str(error))) from error
+    if logits.shape != (1, num_classes):
+        raise InvalidInput(problem(path, "logits", f"must be of shape (1, {num_classes})", logits.shape))
+    return session
+
+
+def _is_plain(model: onnx.ModelProto) -> bool:
+    """Return whether a network holds all of its tensors, and computes each node once."""
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    tensors = [
+        *model.graph.initializer,
+        *(part for sparse in model.graph.sparse_initializer for part in (sparse.values, sparse.indices)),
+        *(tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)),
+    ]
+    nested = any(attribute.HasField("g") or attribute.graphs for attribute in attributes)
+    return not (nested or model.functions or any(uses_external_data(tensor) for tensor in tensors))
 
 
 def predict_files(predictor: Predictor, paths: list[Path]) -> list[tuple[Path, str, dict[str, float]]]:
@@ -50,21 +130,28 @@ def predict_files(predictor: Predictor, paths: list[Path]) -> list[tuple[Path, s
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:
-    """Read and verify a bundle's manifest: format, plain file names, checksums."""
+    """Read and verify a bundle's manifest: format, keys, plain file names, checksums.
+
+    Only what is beside the manifest belongs to the bundle: a name with a folder in it, or a link, is refused.
+    """
     path = bundle / MANIFEST
     manifest = read_json(path)
-    missing = [key for key in ("classes", "input", "files", "data") if key not in manifest]
-    if missing or "onnx" not in manifest["files"]:
-        raise InvalidInput(problem(path, "keys", "must hold classes, input, data and files.onnx", sorted(manifest)))
+    try:
+        files = Manifest.model_validate(manifest).files
+    except ValidationError as error:
+        found = [(".".join(map(str, item["loc"])) or "keys", item["msg"], item["input"]) for item in error.errors()]
+        raise InvalidInput([problem(path, *each) for each in found]) from error
+    if "onnx" not in files:
+        raise InvalidInput(problem(path, "files", "must name the onnx file", sorted(files)))
     problems = []
-    for role, file in manifest["files"].items():
-        name = file["name"]
-        if Path(name).name != name:
-            problems.append(problem(path, f"files.{role}.name", "must be a plain file name", name))
-        elif not (bundle / name).is_file():
-            problems.append(problem(path, f"files.{role}.name", "must stand beside the manifest", name))
-        elif sha256_of(bundle / name) != file["sha256"]:
-            problems.append(problem(bundle / name, "sha256", "must be the manifest's", sha256_of(bundle / name)))
+    for role, file in files.items():
+        member = bundle / file.name
+        if Path(file.name).name != file.name or file.name == ".." or member.is_symlink():
+            problems.append(problem(path, f"files.{role}.name", "must be the name of a file beside it", file.name))
+        elif found_problem := file_problem(member, most_bytes=MOST_MODEL_BYTES):
+            problems.append(found_problem)
+        elif (found_sum := sha256_of(member)) != file.sha256:
+            problems.append(problem(member, "sha256", "must be the manifest's", found_sum))
     if problems:
         raise InvalidInput(problems)
     return manifest
@@ -87,11 +174,17 @@ def find_images(paths: list[Path]) -> list[Path]:
 
 def read_face(path: Path, *, size: int) -> NDArray[np.uint8]:
     """Read an image as a grey face (size, size), cut square around its centre; raises InvalidInput if it is none."""
+    check_file(path, most_bytes=MOST_IMAGE_BYTES)
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_IMAGE_PIXELS:  # as its header says, before anything is unpacked
+                rule = f"must have at most {MOST_IMAGE_PIXELS:,} pixels"
+                raise InvalidInput(problem(path, "image", rule, f"{image.width} x {image.height}"))
             upright = ImageOps.exif_transpose(image).convert("L")
             face = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except InvalidInput:
+        raise
+    except Exception as error:  # decoders raise whatever they trip over
         raise InvalidInput(problem(path, "image", "must be a readable image", str(error))) from error
     return np.asarray(face, dtype=np.uint8)
 

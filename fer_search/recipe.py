@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
+from fer_search.files import read_text
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 # A list wherever it is written, as TOML and JSON have no other, so that what was read equals what was meant.
@@ -208,13 +209,10 @@ class Recipe(BaseModel):
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, or raise InvalidInput that names the file and the line."""
+    text = read_text(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(problem(path, "file", "must be readable", error.strerror)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(problem(path, "file", "must be UTF-8 text", error.reason)) from error
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # the first also for numbers of thousands of digits
         raise InvalidInput(problem(path, "file", "must be TOML", str(error))) from error
 
 

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fer_search.atomic import replacing
+from fer_search.data.fer2013_parquet import check_unpacked
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import MOST_TABLE_BYTES, check_file
 from fer_search.journal import TrialRecord
 from fer_search.tuning.space import Point
 
@@ -73,19 +75,38 @@ class RecordedCurves:
     @classmethod
     def read(cls, path: Path) -> "RecordedCurves":
         """Read a file of `write`; raises InvalidInput for any other."""
+        check_file(path, most_bytes=MOST_TABLE_BYTES)
         try:
-            whole = pq.read_table(path)
-        except OSError as error:
-            raise InvalidInput(problem(path, "file", "must exist and be readable", error.strerror)) from error
-        except pa.ArrowInvalid as error:
+            with pq.ParquetFile(path) as file:
+                check_unpacked(path, file)
+                whole = file.read()
+        except (pa.ArrowException, OSError) as error:
             raise InvalidInput(problem(path, "file", "must be parquet", str(error))) from error
-        about = json.loads((whole.schema.metadata or {}).get(METADATA, b"{}"))
-        if about.get("format") != FORMAT:
-            raise InvalidInput(problem(path, "format", f"must be {FORMAT}", about.get("format")))
+        try:
+            about = json.loads((whole.schema.metadata or {}).get(METADATA, b"{}"))
+            if about.get("format") != FORMAT:
+                raise InvalidInput(problem(path, "format", f"must be {FORMAT}", about.get("format")))
+            return cls._of(whole, about)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException) as error:
+            if isinstance(error, InvalidInput):
+                raise
+            rule = "must hold learning curves as `calibrate` writes them"
+            raise InvalidInput(problem(path, "file", rule, f"{type(error).__name__}: {error}")) from error
+
+    @classmethod
+    def _of(cls, whole: pa.Table, about: dict[str, Any]) -> "RecordedCurves":
+        table, points = about["table"], about["points"]
+        if not isinstance(table, dict) or not isinstance(table.get("search", {}), dict):
+            raise TypeError("the table of the space, and its search, must be tables")
+        if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+            raise TypeError("the points must be a list of tables")
         frame = whole.to_pandas()
         metrics = [name for name in frame.columns if name not in ("point", "schedule", "epoch")]
         curves = {
-            str(schedule): {name: rows[name].to_numpy().reshape(len(about["points"]), -1) for name in metrics}
+            str(schedule): {name: rows[name].to_numpy().reshape(len(points), -1).astype(np.float64) for name in metrics}
             for schedule, rows in frame.groupby("schedule", sort=False)
         }
-        return cls(about["table"], about["points"], curves, about["data"], about.get("stopped", ()))
+        if not curves or not metrics:
+            raise ValueError("there are no curves")
+        stopped = [int(number) for number in about.get("stopped", ())]
+        return cls(table, points, curves, str(about["data"]), stopped)

@@ -21,6 +21,7 @@ from typing import Any
 
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import read_text
 
 FORMAT = 3
 SETTINGS = "settings.json"
@@ -66,11 +67,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote; raises InvalidInput for a missing, damaged or newer file."""
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(problem(path, "file", "must exist and be readable", error.strerror)) from error
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(problem(path, "file", "must be JSON", str(error))) from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__

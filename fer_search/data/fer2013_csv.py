@@ -21,6 +21,7 @@ from fer_search.atomic import replacing
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, USAGES, Faces
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import MOST_TABLE_BYTES, check_file
 
 COLUMNS = ("emotion", "pixels", "Usage")
 NUM_PIXELS = IMAGE_SIZE * IMAGE_SIZE
@@ -41,6 +42,7 @@ def read_csv(path: Path) -> Faces:
     Raises:
         InvalidInput: for a file that is not such a csv, with every bad row named by its number.
     """
+    check_file(path, most_bytes=MOST_TABLE_BYTES)
     columns = _read_header(path)
     malformed: list[_Mistake] = []
 

@@ -17,6 +17,7 @@ from PIL import Image
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, OFFICIAL_USAGES, Faces
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import MOST_IMAGE_BYTES, file_problem
 
 # The usage of a split whose file names do not tell: test/ holds PublicTest and PrivateTest together.
 USAGE_OF_SPLIT = {"train": "Training", "test": "Test"}
@@ -106,6 +107,8 @@ def _decode_all(paths: Sequence[Path]) -> list[NDArray[np.uint8] | str]:
 
 def _decode(path: Path) -> NDArray[np.uint8] | str:
     """Return the pixels, or the problem with the file."""
+    if found := file_problem(path, most_bytes=MOST_IMAGE_BYTES):
+        return found
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             if image.size != (IMAGE_SIZE, IMAGE_SIZE):
@@ -113,7 +116,7 @@ def _decode(path: Path) -> NDArray[np.uint8] | str:
             if image.mode not in ("L", "P", "RGB"):
                 return problem(path, "mode", "must be 8-bit grey", image.mode)
             channels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever they trip over
         return problem(path, "file", "must be a readable image", str(error))
     if channels.ndim == 2:
         return channels

@@ -15,6 +15,7 @@ from fer_search.atomic import replacing
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, USAGES, Faces
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import MOST_TABLE_BYTES, check_file
 
 SCHEMA = pa.schema(
     [
@@ -50,11 +51,15 @@ def read_parquet(path: Path) -> Faces:
     Raises:
         InvalidInput: for a file that is not parquet, lacks a column, or holds values that are no face.
     """
+    check_file(path, most_bytes=MOST_TABLE_BYTES)
     try:
         # Not read_table, which imports pyarrow.dataset: a cached load takes less time than that.
         with pyarrow.parquet.ParquetFile(path) as file:
+            check_unpacked(path, file)
             table = file.read()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(problem(path, "file", "must be a parquet file", str(error))) from error
     columns = _checked_columns(path, table)
     if not table.num_rows:
@@ -73,6 +78,14 @@ def read_parquet(path: Path) -> Faces:
         ]
     )
     return Faces(_as_images(columns["pixels"]), labels, usage, np.array(columns["name"].to_pylist()))
+
+
+def check_unpacked(path: Path, file: Any) -> None:
+    """Raise InvalidInput for a parquet file that says of itself that it is too large when it is unpacked."""
+    metadata = file.metadata
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if size > MOST_TABLE_BYTES:
+        raise InvalidInput(problem(path, "file", f"must hold at most {MOST_TABLE_BYTES:,} bytes", size))
 
 
 def read_fingerprint(path: Path) -> str:

@@ -4,11 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
 from fer_search.atomic import replacing
+from fer_search.errors import InvalidInput, problem
+from fer_search.files import MOST_MODEL_BYTES, check_file
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.recipe import Recipe
@@ -67,8 +69,12 @@ def read_choice(directory: Path) -> Choice | None:
 
 def load_model(recipe: Recipe, weights: Path) -> nn.Module:
     """Build the recipe's network with the weights of a safetensors file, in evaluation mode on the CPU."""
+    check_file(weights, most_bytes=MOST_MODEL_BYTES)
     model = build_model(recipe)
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InvalidInput(problem(weights, "file", "must be weights of the recipe's network", str(error))) from error
     return model.eval()
 
 

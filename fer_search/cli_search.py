@@ -78,7 +78,7 @@ def search(
         )
         print_preview(expected, as_json=as_json)
         return
-    with going_on(f"fer-search resume {name}"):
+    with going_on(f"fer-search resume {name}", run=runs / name):
         result = workflow.search(
             space,
             name=name,
@@ -115,7 +115,7 @@ def resume(
     from fer_search.tuning.limit import Budget
 
     budget = Budget(hours, epoch_budget, gpu_hours)
-    with going_on(f"fer-search resume {name}"):
+    with going_on(f"fer-search resume {name}", run=runs / name):
         result = workflow.resume(name, num_trials=trials, budget=budget, runs=runs, follow=progress())
     finish_search(result, as_json=as_json)
 

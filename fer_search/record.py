@@ -3,7 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -135,7 +135,8 @@ def _tracked(directory: Path) -> Iterator[Outcome]:
         raise
     finally:
         process.end(status)
-        mark_ended(directory, status)
+        with suppress(OSError):  # where the disk is full it is not this that stops a search
+            mark_ended(directory, status)
         if unsent := num_unsent(directory):
             logger.warning(
                 "MLflow lacks %d events of %s (%s); fer-search sync will send them",

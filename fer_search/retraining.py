@@ -129,7 +129,13 @@ def _train_at_once(
             running[task.remote(recipe, directory, shared, data, resources)] = index
         (done,), _ = ray.wait(list(running))
         index = running.pop(done)
-        if (message := ray.get(done)) is not None:
+        try:
+            message = ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):
+                raise error.cause from None  # Ray's copy does not say which file, and what was wrong with it
+            raise
+        if message is not None:
             diverged[index] = message
     return diverged
 

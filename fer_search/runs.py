@@ -11,6 +11,7 @@
 <runs>/private_test_ledger.jsonl every reading of PrivateTest
 """
 
+import errno
 import fcntl
 import json
 import re
@@ -28,6 +29,7 @@ SETTINGS = "settings.json"
 RESULT = "result.json"
 LOCK = ".lock"
 LEDGER = "private_test_ledger.jsonl"
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run_directory(runs: Path, name: str) -> Path:
@@ -38,11 +40,22 @@ def run_directory(runs: Path, name: str) -> Path:
     return (runs / name).resolve()
 
 
+def is_taken(directory: Path) -> bool:
+    """Return whether there is anything in `directory` but the lock of a run that could not begin."""
+    return directory.exists() and any(path.name != LOCK for path in directory.iterdir())
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a run for this process alone; raises InvalidInput while another one writes to it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("w") as file:
+    """Hold a run for this process alone; raises InvalidInput while another one writes to it, or where none may."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK).open("w")
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise InvalidInput(problem(directory, "run", "must be in a writable directory", error.strerror)) from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

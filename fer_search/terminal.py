@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,6 +29,7 @@ from fer_search.report import (
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
 from fer_search.report_stages import preview_table, race_table
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
+from fer_search.runs import SETTINGS
 
 if TYPE_CHECKING:
     from fer_search.races import RaceResult
@@ -59,27 +61,33 @@ def progress() -> Callable[[Event], None]:
 
 
 @contextmanager
-def going_on(command: str) -> Iterator[None]:
+def going_on(command: str, *, run: Path | None = None) -> Iterator[None]:
     """Let what stops the block from outside, a signal or storage that fails, end the program without a traceback.
 
-    Every epoch that was finished is on disk then, and `command` goes on from there.
+    Every epoch that was finished is on disk then, and `command` goes on from there. Nothing is to go on
+    from where the `run` in that directory has not begun.
     """
-    to_go_on = f"every epoch that was finished is on disk; to go on: {command}"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        err.print(f"stopped; {to_go_on}", markup=False, soft_wrap=True)
+        _say_how_to_go_on(command, run)
         raise typer.Exit(130) from None
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
         problem = f"{error.filename or 'storage'}: file: must be writable, got {error.strerror!r}"
         err.print(f"error: {problem}", markup=False, soft_wrap=True)
-        err.print(f"stopped; {to_go_on}", markup=False, soft_wrap=True)
+        _say_how_to_go_on(command, run)
         raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _say_how_to_go_on(command: str, run: Path | None) -> None:
+    begun = run is None or (run / SETTINGS).exists()
+    what = f"every epoch that was finished is on disk; to go on: {command}" if begun else "it had not begun"
+    err.print(f"stopped; {what}", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -32,7 +32,7 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, LOCK, SETTINGS, read_json, read_settings, run_directory
+from fer_search.runs import LEDGER, SETTINGS, is_taken, read_json, read_settings, run_directory
 from fer_search.search_result import SearchResult
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
@@ -73,7 +73,7 @@ def search(
     journal as it happens. Raises InvalidInput before any work starts.
     """
     directory = run_directory(runs, name)
-    if directory.exists() and any(path.name != LOCK for path in directory.iterdir()):
+    if is_taken(directory):
         raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
     uri = tracking_uri or local_store(runs)
@@ -162,7 +162,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one recipe to the end and return its figures; the same call goes on after an interruption."""
     directory = run_directory(runs, name)
-    if directory.exists():
+    if is_taken(directory):
         read_settings(directory, kind="train")
     uri = tracking_uri or local_store(runs)
     check_uri(uri)

@@ -20,6 +20,7 @@ SILENCE_IN_EPOCHS = 10
 SHORTEST_SILENCE_SECONDS = 600.0
 FIRST_SILENCE_SECONDS = 7200.0
 CHECK_SECONDS = 1.0
+LONGEST_CHECK_SECONDS = 2.0
 LONGEST_REASON = 200
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Decide whether a trial whose worker failed, or was lost, is tried again or given up."""
+        if self.limit.halted:
+            return  # its worker was killed for that, and the trial goes on with the search
         number = trial.config["trial"]
         with self.limit.storage_faults():
             message = self._keep(trial)
@@ -62,13 +65,14 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     It is the driver that watches, since a worker that hangs, or was stopped, cannot. `allowed` is the silence in
     seconds; None: SILENCE_IN_EPOCHS times the longest epoch on record, but at least SHORTEST_SILENCE_SECONDS, and
-    FIRST_SILENCE_SECONDS as long as none is. Waiting for resources is no silence.
+    FIRST_SILENCE_SECONDS as long as none is. Waiting for resources is no silence, nor is the time in which the driver
+    itself stood still: what the workers reported then it has yet to hear.
     """
 
     def __init__(self, state: TrialState, *, allowed: float | None = None) -> None:
         self.state, self.allowed = state, allowed
-        self._heard: dict[str, float] = {}
-        self._checked = 0.0
+        self._silent: dict[str, float] = {}
+        self._checked = time.monotonic()
         epochs = [metrics for record in state.journal.trials.values() for metrics in record.epochs]
         self._longest = max((metrics.get(EPOCH_SECONDS, 0.0) for metrics in epochs), default=0.0)
 
@@ -76,22 +80,23 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Remember that the trial was heard, and how long its epoch took."""
-        self._heard[trial.trial_id] = time.monotonic()
+        self._silent[trial.trial_id] = 0.0
         self._longest = max(self._longest, result.get("metrics", {}).get(EPOCH_SECONDS, 0.0))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Look for silent trials; Tune calls this several times a second."""
-        now = time.monotonic()
-        if now < self._checked + CHECK_SECONDS:
+        passed = time.monotonic() - self._checked
+        if passed < CHECK_SECONDS:
             return
-        self._checked = now
+        self._checked += passed
+        passed = min(passed, LONGEST_CHECK_SECONDS)
         running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
-        self._heard = {trial_id: self._heard.get(trial_id, now) for trial_id in running}
-        for trial_id, heard in self._heard.items():
-            if now > heard + self._silence():
-                self._kill(running[trial_id], now - heard)
+        self._silent = {trial_id: self._silent.get(trial_id, 0.0) + passed for trial_id in running}
+        for trial_id, seconds in self._silent.items():
+            if seconds > self._allowed():
+                self._kill(running[trial_id], seconds)
 
-    def _silence(self) -> float:
+    def _allowed(self) -> float:
         if self.allowed is not None:
             return self.allowed
         if not self._longest:
@@ -101,5 +106,5 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def _kill(self, trial: Trial, seconds: float) -> None:
         number = trial.config["trial"]
         logger.warning("trial %d has reported nothing for %.0f s: its worker is killed", number, seconds)
-        self._heard[trial.trial_id] = time.monotonic()
+        self._silent[trial.trial_id] = 0.0
         ray.kill(trial.temporary_state.ray_actor)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,10 @@ from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
-from fer_search.tuning.stopping import HaltStopper, StopCallback, stopped_by_signals
+from fer_search.tuning.stopping import Stopping, stopped_by_signals
 from fer_search.tuning.trial_state import TrialState
 
 CHECKPOINTS = "checkpoints"
-RAY_DIRECTORY = "ray"
 REACH_SECONDS = 5.0
 NO_LIMIT = Budget()
 
@@ -74,8 +74,11 @@ def run_trials(
         if not state.finished:
             slots = resources.max_concurrent or _num_slots(resources, address)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            tuner = _tuner(trainable, state, directory, max_concurrent=slots, limit=limit, silence=silence)
-            _fit(tuner, limit)
+            with tempfile.TemporaryDirectory(prefix="fer_search_") as scratch:
+                tuner = _tuner(
+                    trainable, state, directory, Path(scratch), max_concurrent=slots, limit=limit, silence=silence
+                )
+                _fit(tuner, limit)
     if state.finished:
         state.close()
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -128,11 +131,17 @@ def _tuner(
     trainable: Any,
     state: TrialState,
     directory: Path,
+    scratch: Path,
     *,
     max_concurrent: int,
     limit: Limit,
     silence: float | None,
 ) -> tune.Tuner:
+    """Return the experiment; what Ray itself writes is in `scratch`, where a disk of the run that is full harms it not.
+
+    Nothing goes on from it.
+    """
+    stopping = Stopping(limit)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -144,14 +153,14 @@ def _tuner(
             trial_name_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=RAY_DIRECTORY,
-            storage_path=str(directory),
+            name="ray",
+            storage_path=str(scratch),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own
-            stop=HaltStopper(limit),
+            stop=stopping,
             callbacks=[
                 FailureCallback(state, directory / "errors", limit=limit),
                 Watchdog(state, allowed=silence),
-                StopCallback(limit),
+                stopping,
             ],
             verbose=0,
         ),
@@ -168,12 +177,14 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # a search goes on from its journal, not from Ray's state
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # signals are ours: see stopped_by_signals
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they are on record
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
     if address:
         _check_reachable(address)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it calls a trial that was stopped an error
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -182,6 +193,8 @@ def connected(address: str | None) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    except SystemExit:
+        raise KeyboardInterrupt from None  # what Ray, while it starts, makes of SIGTERM
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         if address is None:

@@ -1,12 +1,15 @@
 """How a running search is stopped: by a signal, by storage that fails, or because nothing runs any more."""
 
 import logging
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -14,6 +17,8 @@ from fer_search.tuning.limit import Limit
 
 GRACE_SECONDS = 20.0
 """How long the epochs of running trials may take after SIGTERM: what sends it kills half a minute later."""
+REPEAT_SECONDS = 0.5
+"""A signal that comes again so soon is the same one: `timeout` sends it to its child and to their group."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +33,14 @@ def stopped_by_signals(limit: Limit) -> Iterator[None]:
         yield
         return
 
+    last = -math.inf
+
     def stop(number: int, _: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        repeated, last = now < last + REPEAT_SECONDS, now
+        if repeated:
+            return
         if limit.stopping:
             limit.halt()
         else:
@@ -42,11 +54,15 @@ def stopped_by_signals(limit: Limit) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class HaltStopper(tune.Stopper):  # type: ignore[misc]  # Ray has no types
-    """Ends the experiment, in the middle of epochs if need be, when the limit says so."""
+class Stopping(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray has no types
+    """Says that the search is stopping, and ends the experiment, in the middle of epochs if need be, when it is halted.
+
+    It is halted too where no trial is left that could end an epoch.
+    """
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
+        self._said = self._killed = False
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         """Stop no trial for its results; the scheduler does."""
@@ -54,24 +70,26 @@ class HaltStopper(tune.Stopper):  # type: ignore[misc]  # Ray has no types
 
     def stop_all(self) -> bool:
         """Return whether all is to stop now."""
-        return self.limit.halted
+        return self._killed
 
-
-class StopCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Says that the search is stopping, and stops at once where no trial is left that could end an epoch."""
-
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self._said = False
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Kill the workers of a search that is halted: Tune would give each ten seconds to end its epoch."""
+        if self.limit.halted and not self._killed:
+            self._killed = True
+            for trial in trials:
+                if trial.temporary_state.ray_actor is not None:
+                    ray.kill(trial.temporary_state.ray_actor)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Look at the limit; Tune calls this several times a second."""
-        if not self.limit.stopping:
+        if not self.limit.stopping or self.limit.halted:
             return
         if not self._said:
             self._said = True
             logger.warning(
-                "%s: each trial stops after the epoch that it is in; once more to stop at once", self.limit.reason
+                "%s: each trial stops after the epoch that it is in%s; once more to stop at once",
+                self.limit.reason,
+                f", at the latest in {GRACE_SECONDS:.0f} s" if self.limit.reason == "SIGTERM" else "",
             )
         if not any(trial.status == Trial.RUNNING for trial in trials):
             self.limit.halt()

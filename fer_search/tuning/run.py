@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +13,15 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.errors import InvalidInput, problem
 from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.scheduler import FailureCallback, StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.trial_state import TrialState
 
-CHECKPOINTS = "checkpoints"
 RAY_DIRECTORY = "ray"
 MAX_FAILURES = 2
 REACH_SECONDS = 5.0
@@ -57,6 +57,8 @@ def run_trials(
     """
     directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
     checkpoints = directory / CHECKPOINTS
+    retention = Retention(state, checkpoints)
+    retention.sweep()
     with connected(address):
         check_resources(resources)
         trainable = tune.with_resources(
@@ -64,22 +66,21 @@ def run_trials(
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
         if not state.finished:
-            slots = resources.max_concurrent or _num_slots(resources, address)
+            slots = resources.max_concurrent or (num_slots(resources) if address is None else 0)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            _tuner(trainable, state, directory, max_concurrent=slots, limit=limit).fit()
+            _tuner(trainable, state, retention, directory, max_concurrent=slots, limit=limit).fit()
     if state.finished:
         state.close()
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        retention.sweep()
     return state.finished
 
 
-def _num_slots(resources: Resources, address: str | None) -> int:
-    """Return how many trials fit at once, or 0 where nodes may come and go.
+def num_slots(resources: Resources) -> int:
+    """Return how many trials fit at once on the connected cluster as it is now.
 
-    Tune asks for one trial more than fits, so that an autoscaler sees the demand; it would be suggested too early.
+    Where no nodes come and go, Tune has to be told: it asks for one trial more than fits, so that an autoscaler sees
+    the demand, and that one would be suggested too early.
     """
-    if address is not None:
-        return 0
     found = ray.cluster_resources()
     slots = [found[kind] // amount for kind, amount in (("CPU", resources.cpus), ("GPU", resources.gpus)) if amount]
     return int(min(slots))
@@ -102,12 +103,14 @@ def check_resources(resources: Resources) -> None:
     raise InvalidInput(problems or problem("resources", "trial", "must fit on one node", asked))
 
 
-def _tuner(trainable: Any, state: TrialState, directory: Path, *, max_concurrent: int, limit: Limit) -> tune.Tuner:
+def _tuner(
+    trainable: Any, state: TrialState, retention: Retention, directory: Path, *, max_concurrent: int, limit: Limit
+) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=StateSearcher(state, max_concurrent=max_concurrent, limit=limit),
-            scheduler=StateScheduler(state, directory / CHECKPOINTS, limit=limit),
+            scheduler=StateScheduler(state, retention, limit=limit),
             num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             trial_dirname_creator=_trial_name,
@@ -118,7 +121,7 @@ def _tuner(trainable: Any, state: TrialState, directory: Path, *, max_concurrent
             storage_path=str(directory),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[FailureCallback(state, directory / "errors")],
+            callbacks=[FailureCallback(state, retention, directory / "errors")],
             verbose=0,
         ),
     )

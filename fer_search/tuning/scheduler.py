@@ -8,9 +8,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fer_search.journal import DIVERGED
-from fer_search.tuning.checkpoints import TrialCheckpoints
 from fer_search.tuning.limit import Limit
-from fer_search.tuning.objective import trial_directory
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.trial_state import TrialState
 
 
@@ -20,9 +19,9 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
     Ray's own ASHAScheduler is not saved with an experiment: after a restart its rungs are empty (ray#30838).
     """
 
-    def __init__(self, state: TrialState, checkpoints: Path, *, limit: Limit) -> None:
+    def __init__(self, state: TrialState, retention: Retention, *, limit: Limit) -> None:
         super().__init__()
-        self.state, self.checkpoints, self.limit = state, checkpoints, limit
+        self.state, self.retention, self.limit = state, retention, limit
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Accept Tune's call; metric and mode are the state's."""
@@ -33,7 +32,7 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         number = trial.config["trial"]
         if "diverged" in result:
             self.state.fail(number, DIVERGED + result["diverged"])
-            self._free_disk(number)
+            self.retention.stopped(number)
             return str(TrialScheduler.STOP)
         prefix = "metrics/"  # Tune hands over a flattened result
         metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
@@ -42,23 +41,15 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
             self.state.interrupt(number)
         elif goes_on:
             return str(TrialScheduler.CONTINUE)
-        self._free_disk(number)
+        self.retention.stopped(number)
         return str(TrialScheduler.STOP)
-
-    def _free_disk(self, number: int) -> None:
-        """Remove what a trial that has stopped no longer needs."""
-        stored = TrialCheckpoints(trial_directory(self.checkpoints, number))
-        if self.state.journal.trials[number].ended:
-            stored.remove()
-        else:
-            stored.keep(1)
 
 
 class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Tells the state of a trial that Ray gave up after its retries, and keeps the tracebacks in `directory`."""
 
-    def __init__(self, state: TrialState, directory: Path) -> None:
-        self.state, self.directory = state, directory
+    def __init__(self, state: TrialState, retention: Retention, directory: Path) -> None:
+        self.state, self.retention, self.directory = state, retention, directory
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record the failure; Ray's own copy is in a directory that ends with it."""
@@ -69,3 +60,4 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         path.write_text(text)
         reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
         self.state.fail(number, f"{reason} (see {path})")
+        self.retention.stopped(number)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_search.tuning.checkpoints import TrialCheckpoints
+from fer_search.checkpoints import Checkpoints
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Broken:
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    checkpoints = TrialCheckpoints(tmp_path / "trial")
+    checkpoints = Checkpoints(tmp_path / "trial")
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, {"score": epoch / 10}, Text(f"after {epoch}"))
     return checkpoints

@@ -46,7 +46,7 @@ def trial_directory(checkpoints: Path, number: int) -> Path:
 
 
 def most_checkpoints(*, running: int, waiting: int, finalists: int, trials: int) -> int:
-    """Return how many checkpoints there are at most while so many of the `trials` run, wait and have ended as finalists.
+    """Return how many checkpoints there are at most while so many of the trials run, wait and have ended as finalists.
 
     One that runs has one more while it writes it.
     """

@@ -25,7 +25,7 @@ Verdict = Callable[[TrialRecord], str | None]
 NUM_FINALISTS = 3
 """How many trials reach the horizon at least, so that there is something to compare."""
 NUM_KEPT_FINALISTS = 5
-"""How many of the best trials that reached the horizon keep their last checkpoint, so that their weights can be used."""
+"""How many of the best trials at the horizon keep their last checkpoint, so that their weights can be used."""
 
 
 class SearchState:

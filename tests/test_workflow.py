@@ -20,6 +20,7 @@ from scipy.special import softmax
 
 from fer_search import workflow
 from fer_search.data.splits import read_ledger
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -245,6 +246,9 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     trials = read_journal(tmp_path / "runs/s" / JOURNAL)
     assert trials[0].state == "COMPLETE"
     assert all(trial.state in ("COMPLETE", "PRUNED") for trial in trials)
+    kept = [path.relative_to(tmp_path).parts[3:] for path in (tmp_path / "runs/s" / CHECKPOINTS).glob("*/*")]
+    complete = [trial.number for trial in trials if trial.state == "COMPLETE"]
+    assert sorted(kept) == [(f"trial_{number:05d}", "epoch_00005") for number in complete]
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     children = sorted((run for run in found if run.data.tags["kind"] == "trial"), key=lambda run: run.info.run_name)
     assert len(found) == len(trials) + 1

@@ -1,5 +1,6 @@
 """What becomes of a training that does not fit into memory."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,8 +8,10 @@ import torch
 
 MIN_MICRO_BATCH = 2
 """Of one image there are no batch statistics."""
-# What torch says with a RuntimeError: its allocator on a CPU, C++ itself, and the libraries that it calls.
-SIGNS = ("can't allocate memory", "bad_alloc", "ALLOC_FAILED")
+# What a RuntimeError says then: of torch's allocator on a CPU, of C++, of NVIDIA's libraries, of oneDNN.
+SIGNS = re.compile(
+    "can't allocate memory|bad_alloc|ALLOC_FAILED|could not (create|execute) a (primitive|memory object)$"
+)
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in str(error) for sign in SIGNS):
+        if not isinstance(error, torch.OutOfMemoryError) and not SIGNS.search(str(error)):
             raise
         raise MemoryError(str(error)) from error
 

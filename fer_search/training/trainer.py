@@ -202,9 +202,9 @@ class Trainer:
     def _backward(self, images: Tensor, targets: Tensor, dropout_seed: int, first_pass: bool) -> Tensor:
         """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
 
-        The last batch of an epoch is cut evenly, since a micro-batch of one image has no batch statistics; nor does
-        an odd number of images end in one where micro-batches are of two. Every forward opens autocast anew: its cache
-        of cast weights would hide SAM's perturbation from the second pass.
+        The last batch of an epoch is cut evenly, and an odd one not into pairs, since a micro-batch of one image has no
+        batch statistics. Every forward opens autocast anew: its cache of cast weights would hide SAM's perturbation
+        from the second pass.
         """
         total = torch.zeros((), device=self.device)
         chunks = max(1, min(math.ceil(len(images) / self.micro_batch_size), len(images) // 2))

@@ -19,7 +19,7 @@ from fer_search.chance import ACCURACIES
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, TrialRecord, read_journal
+from fer_search.journal import Journal, TrialRecord, read_journal, reproducible
 from fer_search.races import objective_on
 from fer_search.rank_agreement import Agreement, cheapest, rank_agreements, strongest
 from fer_search.record import Follow, check_fingerprint, describe_data, package_versions, recorded
@@ -183,7 +183,8 @@ def collect_curves(
         rule = f"must hold at least {MIN_CONFIGURATIONS} that were trained to the end"
         raise InvalidInput(problem(directory, "configurations", rule, len(complete)))
     epochs = [metrics for number in kept for record in records[number].values() for metrics in record.epochs]
-    names = [name for name in epochs[0] if all(name in metrics for metrics in epochs)]  # averaged weights may be off
+    # Averaged weights may be off.
+    names = [name for name in reproducible(epochs[0]) if all(name in metrics for metrics in epochs)]
     curves = {
         schedule: _curves([records[number][schedule] for number in kept], names, horizon)
         for schedule in (ONECYCLE, ANNEALED)

@@ -21,6 +21,9 @@ DIVERGED = "diverged: "
 """What the message of a trial begins with whose loss or metrics were not finite."""
 EPOCH_SECONDS = "epoch_seconds"
 """The metric that says how long an epoch took; an objective need not report it."""
+TIMINGS = (EPOCH_SECONDS, "images_per_second")
+SYSTEM = "system/"
+"""What the metrics begin with that say what an epoch took of the machine, as MLflow's own do."""
 Event = dict[str, Any]
 
 
@@ -132,6 +135,11 @@ class Journal:
             self._is_clean = False  # there may be half a line
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         apply_event(self.trials, event)
+
+
+def reproducible(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an epoch that do not differ from run to run: neither timings nor what it took."""
+    return {name: value for name, value in metrics.items() if name not in TIMINGS and not name.startswith(SYSTEM)}
 
 
 def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:

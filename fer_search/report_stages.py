@@ -15,7 +15,7 @@ def preview_table(expected: "Preview") -> Table:
     """Return what a search would take, for a terminal."""
     caption = (
         "Timed over a few steps of the first trial: other values may be slower or faster, and halving as it "
-        "happens lets some more through."
+        "happens lets some more through. Checkpoints: those of the largest network."
     )
     table = new_table("what the search would take", caption=caption)
     table.add_column("")
@@ -25,8 +25,9 @@ def preview_table(expected: "Preview") -> Table:
     table.add_row("epochs of all trials", f"{expected.epochs:,}")
     table.add_row("seconds per epoch", f"{expected.seconds_per_epoch:.1f}")
     table.add_row("hours of one worker", f"{expected.hours:.2f}")
-    table.add_row("a checkpoint", f"{expected.checkpoint_bytes / 1e6:.1f} MB")
-    table.add_row("all checkpoints at most, with one worker", f"{expected.disk_bytes(1) / 1e6:,.0f} MB")
+    table.add_row("a checkpoint", f"{expected.disk.checkpoint_bytes / 1e6:.1f} MB")
+    table.add_row("all checkpoints at most, with one worker", f"{expected.disk.most(1) / 1e6:,.0f} MB")
+    table.add_row("checkpoints that are kept, of the best trials", f"{expected.disk.kept / 1e6:,.0f} MB")
     return table
 
 

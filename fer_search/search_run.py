@@ -11,10 +11,10 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.races import objective_on
 from fer_search.record import Follow, recorded
-from fer_search.searches import search_settings
+from fer_search.searches import DiskNeed, search_settings
 from fer_search.tradeoffs import measure_of
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import Resources, check_resources, connected, run_trials
+from fer_search.tuning.run import Resources, check_resources, connected, num_slots, run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState
 from fer_search.warm_start import taken_over
@@ -49,6 +49,7 @@ def run_search(
                 "domains": {name: distribution_to_json(domain) for name, domain in space.domains.items()},
             },
         ) as outcome:
+            DiskNeed.of(space).announce(directory, num_workers=resources.max_concurrent or num_slots(resources))
             # The journal anew, now that no other process can write to it.
             learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
             past = taken_over(settings, space)

@@ -1,25 +1,30 @@
 """What a search needs before it can start, and what it will cost."""
 
-import tempfile
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
-from fer_search.spaces import check_corners, check_space
+from fer_search.spaces import check_corners, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer
+from fer_search.tuning.retention import most_checkpoints
 from fer_search.tuning.run import Resources
 from fer_search.tuning.space import Space
-from fer_search.tuning.state import NUM_FINALISTS
+from fer_search.tuning.state import NUM_FINALISTS, NUM_KEPT_FINALISTS
+
+logger = logging.getLogger(__name__)
 
 NUM_CALIBRATION_STEPS = 8
 
@@ -35,6 +40,46 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class DiskNeed:
+    """What the checkpoints of a search take, each of at most so many bytes.
+
+    `waiting` trials may wait at rungs at once; of those that have ended the best keep one for good.
+    """
+
+    checkpoint_bytes: int
+    trials: int
+    waiting: int
+
+    @classmethod
+    def of(cls, space: Space) -> Self:
+        """Return it for a search of this space."""
+        waiting = space.num_trials if space.scheduler == "promotion" else 0
+        return cls(largest_checkpoint(space), space.num_trials, waiting)
+
+    def most(self, num_workers: int) -> int:
+        """Return the most bytes at any moment while so many trials run at once."""
+        return self.checkpoint_bytes * most_checkpoints(
+            running=num_workers, waiting=self.waiting, finalists=NUM_KEPT_FINALISTS, trials=self.trials
+        )
+
+    @property
+    def kept(self) -> int:
+        """The bytes that stay after the search."""
+        return self.checkpoint_bytes * min(NUM_KEPT_FINALISTS, self.trials)
+
+    def announce(self, directory: Path, *, num_workers: int) -> None:
+        """Say what the search in `directory` may take while it runs, or warn where its disk has less."""
+        there = sum(file.stat().st_size for file in (directory / CHECKPOINTS).rglob("*") if file.is_file())
+        most, free = self.most(num_workers), shutil.disk_usage(directory).free + there
+        enough = most <= free
+        logger.log(
+            logging.INFO if enough else logging.WARNING,
+            "checkpoints take at most %.2f GB while %d trials run at once, %.2f GB afterwards; %s has %s%.2f GB",
+            most / 1e9, num_workers, self.kept / 1e9, directory, "" if enough else "only ", free / 1e9,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a search will take, from a few steps of its first trial's training.
 
@@ -44,16 +89,12 @@ class Preview:
     reached: dict[int, int]
     epochs: int
     seconds_per_epoch: float
-    checkpoint_bytes: int
+    disk: DiskNeed
 
     @property
     def hours(self) -> float:
         """The hours of one worker."""
         return self.epochs * self.seconds_per_epoch / 3600
-
-    def disk_bytes(self, num_workers: int) -> int:
-        """Return the most that checkpoints take: two for each trial that runs, one for each that waits."""
-        return self.checkpoint_bytes * (2 * num_workers + next(iter(self.reached.values())))
 
 
 def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None, num_trials: int | None) -> Plan:
@@ -102,10 +143,7 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     _, report = Trainer(short, fit.take(seen), validation.take(judged), device=device)  # the first one warms up
     training = len(fit) / report.metrics["images_per_second"]
     judging = report.metrics["epoch_seconds"] - len(seen) / report.metrics["images_per_second"]
-    with tempfile.TemporaryDirectory() as directory:
-        report.save(Path(directory))
-        size = sum(file.stat().st_size for file in Path(directory).iterdir())
-    return Preview(reached, epochs, training + judging * len(validation) / len(judged), size)
+    return Preview(reached, epochs, training + judging * len(validation) / len(judged), DiskNeed.of(plan.space))
 
 
 def default_resources() -> Resources:

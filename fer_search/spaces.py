@@ -8,6 +8,7 @@ from fer_search.costs import COST_FIELDS, COSTS
 from fer_search.errors import InvalidInput, finding, problem
 from fer_search.recipe import Recipe
 from fer_search.training.backbone import backbone_problems
+from fer_search.training.checkpoint import checkpoint_bytes
 from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
 from fer_search.training.trainer import COMPARABLE_METRICS, num_steps
@@ -67,6 +68,11 @@ def check_corners(space: Space, *, num_images: int, source: Path) -> None:
         initial_model(recipe)
     for recipe in _corners(space, STEP_FIELDS, source):
         check_rise(recipe, num_steps(num_images, recipe))
+
+
+def largest_checkpoint(space: Space) -> int:
+    """Return the bytes of the largest checkpoint at the ends of what decides the network and the optimizer."""
+    return max(checkpoint_bytes(recipe) for recipe in _corners(space, (*NETWORK_FIELDS, "optimizer"), Path("space")))
 
 
 def _corners(space: Space, fields: tuple[str, ...], source: Path) -> list[Recipe]:

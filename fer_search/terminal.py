@@ -155,7 +155,7 @@ def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:
 def print_preview(expected: "Preview", *, as_json: bool) -> None:
     """Print what a search would take."""
     if as_json:
-        print_json({**asdict(expected), "worker_hours": expected.hours, "disk_bytes": expected.disk_bytes(1)})
+        print_json({**asdict(expected), "worker_hours": expected.hours, "disk_bytes": expected.disk.most(1)})
     else:
         out.print(preview_table(expected))
 

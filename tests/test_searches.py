@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 
-from fer_search.recipe import Recipe
-from fer_search.searches import expected_trials, prepare, preview
-from fer_search.training.model import build_model
+from fer_search.searches import DiskNeed, expected_trials, prepare, preview
+from fer_search.training.checkpoint import checkpoint_bytes
+from fer_search.training.trainer import Trainer
 from fer_search.tuning.run import Resources
 
 SMOKE = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
@@ -25,6 +28,33 @@ def test_a_preview_counts_epochs_and_sizes_checkpoints_without_leaving_anything(
     assert expected.epochs == 81 * 1 + 27 * 2 + 9 * 6 + 3 * 18
     assert expected.hours == expected.epochs * expected.seconds_per_epoch / 3600
     assert expected.seconds_per_epoch > 0
-    weights = sum(4 * each.numel() for each in build_model(Recipe.build(plan().space.parameters)).parameters())
-    assert expected.checkpoint_bytes > weights
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "momentum": 0.0}, {"optimizer": "sgd", "ema_decay": 0.0}])
+def test_the_size_of_a_checkpoint_is_known_before_there_is_one(small, fit, validation, tmp_path, changes):
+    recipe = small.replace({"optimizer": "adamw", "emotion_heads_weight": 0.1, **changes})
+    next(iter(Trainer(recipe, fit, validation, device=torch.device("cpu")))).save(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert checkpoint_bytes(recipe) == pytest.approx(file.stat().st_size, abs=200_000)
+
+
+def test_a_search_says_what_its_checkpoints_take_and_warns_where_the_disk_has_less(tmp_path, monkeypatch, caplog):
+    """81 trials of which up to 81 wait; two run with two checkpoints and one that is being written."""
+    need = DiskNeed.of(plan().space)
+    size = need.checkpoint_bytes
+    assert need.most(2) == size * (81 + 2 * 2)
+    assert DiskNeed.of(replace(plan().space, scheduler="stopping")).most(2) == size * (2 * 3 + 5)
+    assert replace(need, trials=3).most(2) == size * (2 * 3 + 1)
+    with caplog.at_level("INFO"):
+        need.announce(tmp_path, num_workers=2)
+    (said,) = caplog.records
+    assert (said.levelname, f"at most {85 * size / 1e9:.2f} GB" in said.getMessage()) == ("INFO", True)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=84 * size))
+    need.announce(tmp_path, num_workers=2)
+    assert caplog.records[1].levelname == "WARNING"
+    assert f"{tmp_path} has only {84 * size / 1e9:.2f} GB" in caplog.records[1].getMessage()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "there").write_bytes(bytes(size))  # what is taken already is not needed once more
+    need.announce(tmp_path, num_workers=2)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1

@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from fer_search import workflow
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.data.splits import read_ledger
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import read_journal
+from fer_search.journal import read_journal, reproducible
 from fer_search.predict import Predictor
 from fer_search.recipe import Recipe
 from fer_search.runs import locked
@@ -87,6 +88,7 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
         assert run.info.status == {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[trial.state]
         assert run.data.params == {key: str(value) for key, value in trial.parameters.items()}
         assert run.data.tags["recipe_digest"] == Recipe.build(trial.parameters).digest()
+        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} < trial.epochs[0].keys()
         for name in trial.epochs[0]:
             history = client.get_metric_history(run.info.run_id, name)
             assert [(m.step, m.value) for m in history] == [
@@ -244,6 +246,9 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     trials = read_journal(tmp_path / "runs/s" / JOURNAL)
     assert trials[0].state == "COMPLETE"
     assert all(trial.state in ("COMPLETE", "PRUNED") for trial in trials)
+    kept = [path.relative_to(tmp_path).parts[3:] for path in (tmp_path / "runs/s" / CHECKPOINTS).glob("*/*")]
+    complete = [trial.number for trial in trials if trial.state == "COMPLETE"]
+    assert sorted(kept) == [(f"trial_{number:05d}", "epoch_00005") for number in complete]
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     children = sorted((run for run in found if run.data.tags["kind"] == "trial"), key=lambda run: run.info.run_name)
     assert len(found) == len(trials) + 1
@@ -303,7 +308,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_result(small, fit, valida
 
     def curve(directory):
         (record,) = read_journal(directory / JOURNAL)
-        return [{k: v for k, v in m.items() if "second" not in k} for m in record.epochs], record.state
+        return [reproducible(metrics) for metrics in record.epochs], record.state
 
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     assert read_choice(tmp_path / "killed") == expected

@@ -9,6 +9,8 @@ import torch
 
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput, problem
+from fer_search.recipe import Recipe
+from fer_search.training.model import build_model
 
 FILE_NAME = "checkpoint.pt"
 
@@ -41,3 +43,16 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InvalidInput(problem(path, "file", "must hold a training state", type(state).__name__))
     return state
+
+
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """Return how large a checkpoint of this recipe's training is, but for some kilobytes, without building anything.
+
+    Raises InvalidInput as `build_model` does.
+    """
+    with torch.device("meta"):
+        model = build_model(recipe)
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    averages = 2 if recipe.optimizer == "adamw" else int(recipe.momentum > 0)
+    trained = sum(parameter.nbytes for parameter in model.parameters())
+    return int(weights * (1 + (recipe.ema_decay > 0)) + averages * trained)

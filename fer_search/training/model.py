@@ -10,6 +10,7 @@ from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.backbone import Backbone, backbone_problems, build_backbone, normalisation
+from fer_search.training.memory import memory_errors
 from fer_search.training.neck import CrossScaleFusion, MapAttention, PyramidPooling
 
 EMOTION_HIDDEN = 32
@@ -111,8 +112,9 @@ def build_model(recipe: Recipe) -> EmotionNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            backbone = build_backbone(recipe).eval()
-            model = EmotionNet(backbone, recipe)
+            with memory_errors():  # which are of no setting
+                backbone = build_backbone(recipe).eval()
+                model = EmotionNet(backbone, recipe)
         except InvalidInput:  # says already what is wrong, and is a ValueError too
             raise
         except BUILD_ERRORS as error:

@@ -1,6 +1,7 @@
 """A training that is carried to its end, on disk: it survives a kill and keeps the weights that validation chose."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,14 +10,17 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from fer_search.atomic import replacing
+from fer_search.checkpoints import CHECKPOINTS, Checkpoints
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import MOST_MODEL_BYTES, check_file
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.recipe import Recipe
-from fer_search.training.checkpoint import FILE_NAME as CHECKPOINT
+from fer_search.training.memory import half
 from fer_search.training.model import build_model
 from fer_search.training.trainer import Diverged, Trainer
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
 
@@ -31,15 +35,40 @@ class Choice:
 
 
 def train_to_end(trainer: Trainer, directory: Path) -> Choice:
-    """Run all epochs that are left, from the checkpoint in `directory` if there is one.
+    """Run all epochs that are left, from the newest undamaged checkpoint in `directory` if there is one.
 
-    Writes journal, checkpoint and the best weights so far there after every epoch. The order makes a kill at any moment
+    Writes the best weights so far, journal and checkpoint there after every epoch. The order makes a kill at any moment
     harmless: what is written before the checkpoint is written again, with the same content, by the epoch's repetition.
+    A training that has ended needs its checkpoints no more. Where memory does not suffice, the training goes on with
+    half the micro-batch; raises MemoryError where there is no smaller one, and Diverged.
     """
     journal = Journal(directory / JOURNAL)
-    if (directory / CHECKPOINT).exists():
-        trainer.resume(directory)
+    checkpoints = Checkpoints(directory / CHECKPOINTS)
     journal.trial_started(0, trainer.recipe.model_dump())
+    while not journal.trials[0].ended:
+        try:
+            if last := checkpoints.newest():
+                trainer.resume(last.directory)
+            _run(trainer, directory, journal, checkpoints)
+        except MemoryError as error:
+            message = str(error)
+        else:
+            break
+        smaller = half(trainer.micro_batch_size)
+        if smaller is None:
+            raise MemoryError(f"the training does not fit, not even with the smallest micro-batch: {message}")
+        logger.warning("%s: out of memory, goes on with micro-batches of %d images", directory, smaller)
+        trainer.restart(smaller)
+    checkpoints.remove()
+    if journal.trials[0].state == "FAIL":
+        raise Diverged(journal.trials[0].message)
+    choice = read_choice(directory)
+    assert choice is not None, "a recipe has at least one epoch"
+    return choice
+
+
+def _run(trainer: Trainer, directory: Path, journal: Journal, checkpoints: Checkpoints) -> None:
+    """Run all epochs that are left, and record how the training ended."""
     choice = read_choice(directory)
     try:
         for report in trainer:
@@ -49,13 +78,10 @@ def train_to_end(trainer: Trainer, directory: Path) -> Choice:
                     choice = Choice(trainer.epoch, kind, accuracy)
                     _write_weights(trainer, choice, directory)
             journal.epoch_ended(0, trainer.epoch, report.metrics)
-            report.save(directory)
+            checkpoints.save(trainer.epoch, report.metrics, report)
+        journal.trial_ended(0, "COMPLETE")
     except Diverged as error:
         journal.trial_ended(0, "FAIL", str(error))
-        raise
-    journal.trial_ended(0, "COMPLETE")
-    assert choice is not None, "a recipe has at least one epoch"
-    return choice
 
 
 def read_choice(directory: Path) -> Choice | None:

@@ -26,14 +26,18 @@ from fer_search.training.augment import augment
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
 from fer_search.training.evaluation import epoch_metrics, predict_logits
 from fer_search.training.loss import class_weights, image_losses
+from fer_search.training.memory import memory_errors
 from fer_search.training.optimization import build_optimizer, build_schedule
 from fer_search.training.pretrained import initial_model
 from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+from fer_search.training.usage import Usage
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 GPU_CHECK_INTERVAL = 50  # steps
 COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
 """What an epoch reports that is better when it is larger."""
+MICRO_BATCH_SIZE = "micro_batch_size"
+"""The metric that says how many images a forward pass had, where memory was short of the recipe's batch size."""
 
 
 class Diverged(FloatingPointError):
@@ -57,35 +61,62 @@ class Trainer:
 
     Iterating yields one EpochReport per epoch that is still to do. Reported are `train_loss` (of SAM's first pass),
     `learning_rate`, `gradient_norm` (mean, of the applied gradients before clipping), `val_loss`, `val_accuracy`,
-    `val_macro_f1` (and the accuracy of the averaged weights, `val_accuracy_ema`), `images_per_second` and
-    `epoch_seconds`. Raises Diverged with the number of the first step whose loss is not finite: on a CPU at that step,
-    on a GPU up to GPU_CHECK_INTERVAL steps later.
+    `val_macro_f1` (and the accuracy of the averaged weights, `val_accuracy_ema`), `images_per_second`, `epoch_seconds`
+    and those of Usage. Raises Diverged with the number of the first step whose loss is not finite: on a CPU at that
+    step, on a GPU up to GPU_CHECK_INTERVAL steps later; and MemoryError where the training does not fit.
+
+    With a `micro_batch_size` below the recipe's batch size, an optimizer step sees the same images in more and smaller
+    micro-batches. Only batch statistics and dropout are then drawn otherwise. Every epoch reports that size.
     """
 
-    def __init__(self, recipe: Recipe, fit: Faces, validation: Faces, *, device: torch.device) -> None:
+    @memory_errors()
+    def __init__(
+        self,
+        recipe: Recipe,
+        fit: Faces,
+        validation: Faces,
+        *,
+        device: torch.device,
+        micro_batch_size: int | None = None,
+    ) -> None:
         self.recipe = recipe
         self.device = device
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
         self.class_weights = class_weights(self.labels, recipe.class_weight_power)
+        self.steps_per_epoch = num_steps(len(fit), recipe)
+        self.autocast = _autocast_of(recipe, device)
+        self.restart(micro_batch_size or recipe.batch_size)
+
+    @memory_errors()
+    def restart(self, micro_batch_size: int) -> None:
+        """Begin anew, as before the first epoch, with at most so many images in a forward pass."""
+        recipe, device = self.recipe, self.device
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of what trained before in this process
+        self.micro_batch_size = micro_batch_size
+        self.epoch = 0
         self.model = initial_model(recipe).to(device).to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, recipe)
         self.sam = SharpnessAwareMinimizer(
             self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
         )
-        self.steps_per_epoch = num_steps(len(fit), recipe)
         self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
-        self.autocast = _autocast_of(recipe, device)
-        self.epoch = 0
 
     def __iter__(self) -> Iterator[EpochReport]:
         while self.epoch < self.recipe.epochs:
             start = time.perf_counter()
-            metrics = self._train_epoch()
-            seconds = time.perf_counter() - start
-            self.epoch += 1
-            metrics |= self._validate()
+            usage = Usage(self.device)
+            with memory_errors():
+                metrics = self._train_epoch()
+                usage.sample()
+                seconds = time.perf_counter() - start
+                self.epoch += 1
+                metrics |= self._validate()
+            metrics |= usage.metrics()
+            if self.micro_batch_size < self.recipe.batch_size:
+                metrics[MICRO_BATCH_SIZE] = float(self.micro_batch_size)
             for name, value in metrics.items():
                 if not math.isfinite(value):
                     raise Diverged(f"{name} of epoch {self.epoch} is {value}")
@@ -106,6 +137,7 @@ class Trainer:
             "recipe": self.recipe.model_dump(),
             "num_fit_images": len(self.labels),
             "epoch": self.epoch,
+            "micro_batch_size": self.micro_batch_size,
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
@@ -113,7 +145,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`; raises InvalidInput when it belongs to another recipe or data set."""
+        """Continue from `state`, with micro-batches no larger than it had.
+
+        Raises InvalidInput when it belongs to another recipe or data set.
+        """
         mine = {"format": CHECKPOINT_FORMAT, "num_fit_images": len(self.labels), **self.recipe.model_dump()}
         theirs = {key: state.get(key) for key in ("format", "num_fit_images")} | state.get("recipe", {})
         differing = [key for key in mine if mine[key] != theirs.get(key)]
@@ -130,7 +165,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch = state["epoch"]
+        self.micro_batch_size = min(self.micro_batch_size, state["micro_batch_size"])
 
+    @memory_errors()
     def resume(self, directory: Path) -> None:
         """Continue from the checkpoint in `directory`."""
         self.load_state_dict(load_checkpoint(directory))
@@ -143,9 +180,10 @@ class Trainer:
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
         learning_rate = self.optimizer.param_groups[0]["lr"]  # of the heads
+        accumulation = math.ceil(self.recipe.batch_size * self.recipe.accumulation / self.micro_batch_size)
         for step, indices in enumerate(_batches(order, self.recipe, self.steps_per_epoch)):
             images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
-            backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * self.recipe.accumulation)
+            backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * accumulation)
             cheap = step % self.recipe.sam_interval > 0
             losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
             # Asking the CPU costs nothing; a GPU would have to wait, so it is asked now and then.
@@ -164,11 +202,12 @@ class Trainer:
     def _backward(self, images: Tensor, targets: Tensor, dropout_seed: int, first_pass: bool) -> Tensor:
         """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
 
-        The last batch of an epoch is cut evenly, since a micro-batch of one image has no batch statistics. Every
-        forward opens autocast anew: its cache of cast weights would hide SAM's perturbation from the second pass.
+        The last batch of an epoch is cut evenly, and an odd one not into pairs, since a micro-batch of one image has no
+        batch statistics. Every forward opens autocast anew: its cache of cast weights would hide SAM's perturbation
+        from the second pass.
         """
         total = torch.zeros((), device=self.device)
-        chunks = math.ceil(len(images) / self.recipe.batch_size)
+        chunks = max(1, min(math.ceil(len(images) / self.micro_batch_size), len(images) // 2))
         with nullcontext() if first_pass else frozen_batch_norm(self.model):
             for chunk, (x, t) in enumerate(zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True)):
                 x = x.contiguous(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from fer_search.journal import EPOCH_SECONDS
 from fer_search.tuning.limit import Limit
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.trial_state import TrialState
 
 MAX_FAILURES = 2
@@ -34,8 +35,8 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     copies are in one that ends with it.
     """
 
-    def __init__(self, state: TrialState, directory: Path, *, limit: Limit) -> None:
-        self.state, self.directory, self.limit = state, directory, limit
+    def __init__(self, state: TrialState, retention: Retention, directory: Path, *, limit: Limit) -> None:
+        self.state, self.retention, self.directory, self.limit = state, retention, directory, limit
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Decide whether a trial whose worker failed, or was lost, is tried again or given up."""
@@ -48,6 +49,7 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
                 self.state.retry(number, message)
             else:
                 self.state.fail(number, message)
+            self.retention.stopped(number)
 
     def _keep(self, trial: Trial) -> str:
         """Keep the tracebacks of a trial, and return what was wrong and where they are."""

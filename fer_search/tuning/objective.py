@@ -1,14 +1,16 @@
 """What can be searched: the Objective contract, and its adapter onto a Tune trainable."""
 
+import gc
 import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ray import tune
 
-from fer_search.tuning.checkpoints import TrialCheckpoints
+from fer_search.checkpoints import Checkpoints
+from fer_search.tuning.retention import trial_directory
 
 
 class Report(Protocol):
@@ -29,11 +31,15 @@ class Objective(Protocol):
 
     Called with a complete parameter set and, to resume, the directory that a report was saved to, it returns an
     iterator of one report per unit of resource; stopping early is to stop asking. It raises FloatingPointError when it
-    diverges.
+    diverges, and MemoryError when it does not fit.
     """
 
     def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[Report]:
         """Start or resume a training run."""
+        ...
+
+    def smaller(self, parameters: Mapping[str, Any]) -> Self | None:
+        """Return what does the same with less memory at a time, or None where there is no less for these parameters."""
         ...
 
 
@@ -44,32 +50,47 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
     a stretch begins by repeating the report of the checkpoint that it starts from: whoever was killed between the two
     may not have heard of it. Divergence is one finite, worst value marked `diverged`: an exception would be retried,
     and a NaN compares with nothing. A checkpoint that cannot be written is marked `storage` likewise: it is not the
-    trial that failed.
+    trial that failed. A trial that does not fit goes on from its newest checkpoint with less memory.
     """
 
     def setup(self, config: dict[str, Any], *, objective: Objective, metric: str, checkpoints: Path) -> None:
         """Keep the objective, which came once through Ray's object store, for all trials of this actor."""
         self._objective, self._metric, self._root = objective, metric, checkpoints
+        self._fitting = objective  # what this trial is run by: as asked, or with less memory
         self._reports: Iterator[Report] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make the actor ready for another trial."""
         self.cleanup()
+        self._fitting = self._objective
         return True
 
     def step(self) -> dict[str, Any]:
         """Run the objective to its next report."""
+        while True:
+            try:
+                return self._advance()
+            except FloatingPointError as error:
+                return self._diverged(str(error))
+            except MemoryError as error:
+                message = str(error)
+            self._shrink(message)  # not before the exception is gone, whose traceback holds what did not fit
+
+    def cleanup(self) -> None:
+        """Let go of the training run, and with it of its network."""
+        self._reports = None
+        gc.collect()
+
+    def _advance(self) -> dict[str, Any]:
+        if self._reports is None:
+            self._checkpoints = Checkpoints(trial_directory(self._root, self.config["trial"]))
+            last = self._checkpoints.newest()
+            self._reports = iter(self._fitting(self.config["parameters"], last.directory if last else None))
+            self._epoch = last.epoch if last else 0
+            if last:
+                return self._result(last.metrics)
         try:
-            if self._reports is None:
-                self._checkpoints = TrialCheckpoints(trial_directory(self._root, self.config["trial"]))
-                last = self._checkpoints.newest()
-                self._reports = iter(self._objective(self.config["parameters"], last.directory if last else None))
-                self._epoch = last.epoch if last else 0
-                if last:
-                    return self._result(last.metrics)
             report = next(self._reports)
-        except FloatingPointError as error:
-            return self._diverged(str(error))
         except StopIteration:
             raise RuntimeError(f"the objective ended after {self._epoch} reports") from None
         metrics = {name: float(value) for name, value in report.metrics.items()}
@@ -84,9 +105,13 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
             return self._failed({"storage": (error.errno, error.strerror, error.filename)})
         return self._result(metrics)
 
-    def cleanup(self) -> None:
-        """Let go of the training run, and with it of its network."""
-        self._reports = None
+    def _shrink(self, message: str) -> None:
+        """Take less memory for the rest of this trial, or raise MemoryError where there is no less."""
+        self.cleanup()
+        smaller = self._fitting.smaller(self.config["parameters"])
+        if smaller is None:
+            raise MemoryError(f"a trial does not fit, not even with the least memory that it can do with: {message}")
+        self._fitting = smaller
 
     def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
         return {"epoch": self._epoch, "metrics": metrics, self._metric: metrics[self._metric]}
@@ -97,8 +122,3 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
 
     def _failed(self, why: dict[str, Any]) -> dict[str, Any]:
         return {"epoch": self._epoch + 1, "metrics": {}, self._metric: -sys.float_info.max, **why}
-
-
-def trial_directory(checkpoints: Path, number: int) -> Path:
-    """Return where the checkpoints of a trial are."""
-    return checkpoints / f"trial_{number:05d}"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -17,16 +16,17 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.errors import InvalidInput, problem
 from fer_search.tuning.faults import FailureCallback, Watchdog
 from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.stopping import Stopping, stopped_by_signals
 from fer_search.tuning.trial_state import TrialState
 
-CHECKPOINTS = "checkpoints"
 REACH_SECONDS = 5.0
 NO_LIMIT = Budget()
 
@@ -65,6 +65,8 @@ def run_trials(
     """
     directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
     checkpoints = directory / CHECKPOINTS
+    retention = Retention(state, checkpoints)
+    retention.sweep()
     with connected(address):
         check_resources(resources)
         trainable = tune.with_resources(
@@ -72,16 +74,20 @@ def run_trials(
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
         if not state.finished:
-            slots = resources.max_concurrent or _num_slots(resources, address)
+            slots = resources.max_concurrent or (num_slots(resources) if address is None else 0)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
             with tempfile.TemporaryDirectory(prefix="fer_search_") as scratch:
-                tuner = _tuner(
-                    trainable, state, directory, Path(scratch), max_concurrent=slots, limit=limit, silence=silence
-                )
-                _fit(tuner, limit)
+                stopping = Stopping(limit)
+                callbacks = [
+                    FailureCallback(state, retention, directory / "errors", limit=limit),
+                    Watchdog(state, allowed=silence),
+                ]
+                searcher = StateSearcher(state, max_concurrent=slots, limit=limit)
+                scheduler = StateScheduler(state, retention, limit=limit)
+                _fit(_tuner(trainable, searcher, scheduler, stopping, callbacks, scratch=scratch), limit)
     if state.finished:
         state.close()
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        retention.sweep()
     return state.finished
 
 
@@ -98,13 +104,12 @@ def _fit(tuner: tune.Tuner, limit: Limit) -> None:
         raise limit.fault
 
 
-def _num_slots(resources: Resources, address: str | None) -> int:
-    """Return how many trials fit at once, or 0 where nodes may come and go.
+def num_slots(resources: Resources) -> int:
+    """Return how many trials fit at once on the connected cluster as it is now.
 
-    Tune asks for one trial more than fits, so that an autoscaler sees the demand; it would be suggested too early.
+    Where no nodes come and go, Tune has to be told: it asks for one trial more than fits, so that an autoscaler sees
+    the demand, and that one would be suggested too early.
     """
-    if address is not None:
-        return 0
     found = ray.cluster_resources()
     slots = [found[kind] // amount for kind, amount in (("CPU", resources.cpus), ("GPU", resources.gpus)) if amount]
     return int(min(slots))
@@ -129,24 +134,22 @@ def check_resources(resources: Resources) -> None:
 
 def _tuner(
     trainable: Any,
-    state: TrialState,
-    directory: Path,
-    scratch: Path,
+    searcher: StateSearcher,
+    scheduler: StateScheduler,
+    stopping: Stopping,
+    callbacks: list[tune.Callback],
     *,
-    max_concurrent: int,
-    limit: Limit,
-    silence: float | None,
+    scratch: str,
 ) -> tune.Tuner:
     """Return the experiment; what Ray itself writes is in `scratch`, where a disk of the run that is full harms it not.
 
     Nothing goes on from it.
     """
-    stopping = Stopping(limit)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state, max_concurrent=max_concurrent, limit=limit),
-            scheduler=StateScheduler(state, directory / CHECKPOINTS, limit=limit),
+            search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             trial_dirname_creator=_trial_name,
@@ -154,14 +157,10 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name="ray",
-            storage_path=str(scratch),
+            storage_path=scratch,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own
             stop=stopping,
-            callbacks=[
-                FailureCallback(state, directory / "errors", limit=limit),
-                Watchdog(state, allowed=silence),
-                stopping,
-            ],
+            callbacks=[*callbacks, stopping],
             verbose=0,
         ),
     )

@@ -1,15 +1,13 @@
 """A search's (or a race's) state behind Ray Tune's TrialScheduler interface."""
 
-from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fer_search.journal import DIVERGED
-from fer_search.tuning.checkpoints import TrialCheckpoints
 from fer_search.tuning.limit import Limit
-from fer_search.tuning.objective import trial_directory
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.trial_state import TrialState
 
 
@@ -19,9 +17,9 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
     Ray's own ASHAScheduler is not saved with an experiment: after a restart its rungs are empty (ray#30838).
     """
 
-    def __init__(self, state: TrialState, checkpoints: Path, *, limit: Limit) -> None:
+    def __init__(self, state: TrialState, retention: Retention, *, limit: Limit) -> None:
         super().__init__()
-        self.state, self.checkpoints, self.limit = state, checkpoints, limit
+        self.state, self.retention, self.limit = state, retention, limit
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Accept Tune's call; metric and mode are the state's."""
@@ -48,7 +46,7 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
             raise OSError(*result["storage"])
         if "diverged" in result:
             self.state.fail(number, DIVERGED + result["diverged"])
-            self._free_disk(number)
+            self.retention.stopped(number)
             return str(TrialScheduler.STOP)
         prefix = "metrics/"  # Tune hands over a flattened result
         metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
@@ -57,13 +55,5 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
             self.state.interrupt(number)
         elif goes_on:
             return str(TrialScheduler.CONTINUE)
-        self._free_disk(number)
+        self.retention.stopped(number)
         return str(TrialScheduler.STOP)
-
-    def _free_disk(self, number: int) -> None:
-        """Remove what a trial that has stopped no longer needs."""
-        stored = TrialCheckpoints(trial_directory(self.checkpoints, number))
-        if self.state.journal.trials[number].ended:
-            stored.remove()
-        else:
-            stored.keep(1)

@@ -15,6 +15,7 @@ from fer_search.tuning.observations import DIVERGED
 from fer_search.tuning.pareto_rungs import ParetoRungs
 from fer_search.tuning.rungs import Rungs
 from fer_search.tuning.sampler import COST, CurveSampler
+from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 from fer_search.tuning.tpe import tpe_point
 
@@ -23,6 +24,8 @@ Verdict = Callable[[TrialRecord], str | None]
 
 NUM_FINALISTS = 3
 """How many trials reach the horizon at least, so that there is something to compare."""
+NUM_KEPT_FINALISTS = 5
+"""How many of the best trials at the horizon keep their last checkpoint, so that their weights can be used."""
 
 
 class SearchState:
@@ -88,6 +91,13 @@ class SearchState:
         """Whether there is nothing left to run."""
         started = len(self.journal.trials) >= self.space.num_trials
         return started and not self._running and not self._interrupted and self._promotable() is None
+
+    @property
+    def finalists(self) -> frozenset[int]:
+        """The best trials that reached the horizon, whose last checkpoint is kept."""
+        complete = [record for record in self.journal.trials.values() if record.state == "COMPLETE"]
+        ranked = leaderboard(complete, metric=self.metric)
+        return frozenset(record.number for record in ranked[:NUM_KEPT_FINALISTS])
 
     def next_trial(self) -> TrialRecord | None:
         """Return the trial that a free worker is to run, from where it is, or None if there is none now."""

@@ -26,6 +26,11 @@ class TrialState(Protocol):
         """Whether there is nothing left to run."""
         ...
 
+    @property
+    def finalists(self) -> frozenset[int]:
+        """The trials that have ended and whose last checkpoint is worth its place on the disk."""
+        ...
+
     def next_trial(self) -> TrialRecord | None:
         """Return the trial that a free worker is to run, from where it is, or None if there is none now."""
         ...

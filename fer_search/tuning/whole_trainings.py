@@ -22,6 +22,11 @@ class WholeTrainings:
         """How many trainings a worker has."""
         return len(self._running)
 
+    @property
+    def finalists(self) -> frozenset[int]:
+        """None: what these trainings are run for is their figures."""
+        return frozenset()
+
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record an epoch and return whether the training goes on."""
         self.journal.epoch_ended(number, epoch, metrics)

@@ -18,6 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fer_search.journal import FILE_NAME, Journal
 from fer_search.tuning.limit import Budget, Limit
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.space import Space
@@ -44,7 +45,7 @@ class Method:
         state = SearchState(space, Journal(directory / FILE_NAME))
         unlimited = Limit(state.journal, Budget(), gpus=0)
         self.searcher = StateSearcher(state, max_concurrent=num_workers, limit=unlimited)
-        self.scheduler = StateScheduler(state, directory, limit=unlimited)
+        self.scheduler = StateScheduler(state, Retention(state, directory), limit=unlimited)
         self.trials: dict[int, FakeTrial] = {}
         self.horizon = space.horizon
         self.searched = space.searched

@@ -8,7 +8,7 @@ from chaos import can_isolate, isolated
 from mlflow import MlflowClient
 
 from fer_search.data.fer2013 import load_faces
-from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.journal import FILE_NAME, read_events, read_journal, reproducible
 from fer_search.races import objective_on
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
@@ -16,7 +16,6 @@ from fer_search.tuning.run import Resources
 
 SCRIPT = Path(__file__).with_name("chaos.py")
 NAME = "chaos"
-DIFFERING = ("images_per_second", "epoch_seconds")
 
 
 pytestmark = pytest.mark.skipif(
@@ -38,13 +37,9 @@ def run_chaos(directory, *, minutes, **settings):
 def curves(directory):
     """Return each trial's number, parameters and state, and its metrics without those that measure the machine."""
     return [
-        (trial.number, trial.parameters, trial.state, trial.passed, [without_timings(each) for each in trial.epochs])
+        (trial.number, trial.parameters, trial.state, trial.passed, [reproducible(each) for each in trial.epochs])
         for trial in read_journal(directory / NAME / FILE_NAME)
     ]
-
-
-def without_timings(metrics):
-    return {name: value for name, value in metrics.items() if name not in DIFFERING}
 
 
 def check_record(directory):
@@ -76,7 +71,7 @@ def check_twins(directory):
         splits = split_for(faces, Recipe.build(trial.parameters))
         twin = objective_on(splits, Resources(cpus=1))(trial.parameters, None)
         for metrics, report in zip(trial.epochs, twin, strict=False):
-            assert without_timings(metrics) == without_timings(report.metrics)
+            assert reproducible(metrics) == reproducible(report.metrics)
 
 
 def test_a_search_under_random_kills_loses_nothing_and_computes_the_same(tmp_path):

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from fer_search.errors import InvalidInput
+from fer_search.journal import reproducible
 from fer_search.training import trainer as trainer_module
 from fer_search.training.augment import augment
 from fer_search.training.trainer import Diverged, Trainer
 
 CPU = torch.device("cpu")
-TIMES = ("images_per_second", "epoch_seconds")
 
 
 def curve(trainer):
-    return [{k: v for k, v in report.metrics.items() if k not in TIMES} for report in trainer]
+    return [reproducible(report.metrics) for report in trainer]
 
 
 def plain(small, **changes):

@@ -9,6 +9,7 @@ from toy import toy_space
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, Journal, read_events, read_journal
 from fer_search.tuning.limit import Budget, Limit
+from fer_search.tuning.retention import Retention
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.state import SearchState
@@ -24,7 +25,7 @@ def play(directory, space, *, budget=None, num_workers=1, gpus=0.0):
     state = SearchState(space, Journal(directory / FILE_NAME))
     limit = Limit(state.journal, budget or Budget(), gpus=gpus)
     searcher = StateSearcher(state, max_concurrent=num_workers, limit=limit)
-    scheduler = StateScheduler(state, directory, limit=limit)
+    scheduler = StateScheduler(state, Retention(state, directory), limit=limit)
     busy, now = [], 0.0
     while True:
         while isinstance(config := searcher.suggest(""), dict):

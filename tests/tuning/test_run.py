@@ -1,21 +1,25 @@
 """Whole searches on the toy objective with a real embedded Ray."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from subprocess import DEVNULL
+from threading import Event, Thread
 
 import pytest
 import ray
 from toy import search_toy
 
+from fer_search.checkpoints import CHECKPOINTS
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_events, read_journal
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import CHECKPOINTS, Resources
+from fer_search.tuning.retention import most_checkpoints
+from fer_search.tuning.run import Resources
 from fer_search.tuning.select import leaderboard, select_winner
 
 TOY = Path(__file__).with_name("toy.py")
@@ -62,8 +66,40 @@ def test_the_winner_is_the_best_of_those_that_reached_the_horizon(finished):
     assert ranks == sorted(ranks, key=["COMPLETE", "PRUNED", "FAIL"].index)
 
 
-def test_a_complete_search_leaves_no_checkpoints_on_the_disk(finished):
-    assert not (finished / CHECKPOINTS).exists()
+def kept(directory):
+    return {int(path.name[-5:]): [each.name for each in path.iterdir()] for path in (directory / CHECKPOINTS).iterdir()}
+
+
+def last_of_the_best_five(directory):
+    complete = [trial for trial in read_journal(directory / FILE_NAME) if trial.state == "COMPLETE"]
+    best = sorted(complete, key=lambda trial: -trial.epochs[-1]["score"])[:5]
+    return {trial.number: ["epoch_00009"] for trial in best}
+
+
+def test_a_complete_search_keeps_the_last_checkpoint_of_its_best_trials_and_no_other(finished):
+    assert kept(finished) == last_of_the_best_five(finished)
+
+
+def test_a_search_that_gets_more_trials_keeps_within_what_it_announced(finished, tmp_path):
+    directory = tmp_path / "more"
+    shutil.copytree(finished, directory, ignore=shutil.ignore_patterns("ray"))
+    counts, ended = [], Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            counts.append(sum(1 for _ in (directory / CHECKPOINTS).glob("trial_*/*epoch_*")))
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        assert search_toy(directory, 24, resources=Resources(max_concurrent=1))
+    finally:
+        ended.set()
+        watcher.join()
+    trials = read_journal(directory / FILE_NAME)
+    assert sum(trial.state == "COMPLETE" for trial in trials) > 5
+    assert kept(directory) == last_of_the_best_five(directory)
+    assert max(counts) <= most_checkpoints(running=1, waiting=24, finalists=5, trials=24)
 
 
 def test_the_first_trial_is_the_default(finished):

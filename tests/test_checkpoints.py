@@ -1,9 +1,10 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from fer_search.tuning.checkpoints import TrialCheckpoints
+from fer_search.checkpoints import Checkpoints
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Broken:
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    checkpoints = TrialCheckpoints(tmp_path / "trial")
+    checkpoints = Checkpoints(tmp_path / "trial")
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, {"score": epoch / 10}, Text(f"after {epoch}"))
     return checkpoints
@@ -50,6 +51,8 @@ def test_the_one_before_is_kept_and_no_more(checkpoints):
         lambda path: (path / "more.txt").write_text(""),
         lambda path: (path / "report.json").write_text("{"),
         lambda path: (path / "report.json").write_text("[]"),
+        lambda path: (path / "report.json").write_text("[" * 100_000),
+        lambda path: (path / "report.json").write_text((path / "report.json").read_text().replace("0.3", "0.4")),
         lambda path: (path / "report.json").unlink(),
     ],
 )
@@ -59,6 +62,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(checkp
     assert "epoch_00003 is damaged" in caplog.text
     checkpoints.save(3, {"score": 0.3}, Text("after 3"))  # trained again
     assert checkpoints.newest().epoch == 3
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, flush = {}, os.fsync
+
+    def watched(descriptor):
+        flush(descriptor)
+        flushed[os.fstat(descriptor).st_ino] = (tmp_path / "trial" / "epoch_00001").exists()
+
+    monkeypatch.setattr(os, "fsync", watched)
+    Checkpoints(tmp_path / "trial").save(1, {}, Text("after 1"))
+    path = tmp_path / "trial" / "epoch_00001"
+    assert [flushed[each.stat().st_ino] for each in (path / "state.txt", path / "report.json", path)] == [False] * 3
+    assert flushed[path.parent.stat().st_ino]  # the name
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(checkpoints):
+    (checkpoints.directory / ".epoch_00004.0123.tmp").mkdir()
+    checkpoints.save(4, {}, Text("after 4"))
+    assert sorted(path.name for path in checkpoints.directory.iterdir()) == ["epoch_00003", "epoch_00004"]
 
 
 def test_a_save_that_fails_leaves_what_was_there(checkpoints):

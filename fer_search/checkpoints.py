@@ -1,4 +1,4 @@
-"""The states of a trial on disk, written by the worker that runs it and read by the next one, on whatever node."""
+"""The states of a training on disk, verified: written by whoever runs it and read by the next one, on whatever node."""
 
 import hashlib
 import json
@@ -6,12 +6,14 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fer_search.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
+"""What the directory of a run is called that they are in."""
 NUM_KEPT = 2
 REPORT = "report.json"
 
@@ -33,8 +35,8 @@ class Checkpoint:
     directory: Path
 
 
-class TrialCheckpoints:
-    """The newest checkpoints of one trial in `directory`, each of them whole or absent."""
+class Checkpoints:
+    """The newest checkpoints of one training in `directory`, each of them whole or absent."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,7 +48,7 @@ class TrialCheckpoints:
             temporary.mkdir()
             state.save(temporary)
             report = {"epoch": epoch, "metrics": metrics, "files": _digests(temporary)}
-            (temporary / REPORT).write_text(json.dumps(report))
+            (temporary / REPORT).write_text(json.dumps({"report": report, "digest": _report_digest(report)}))
             shutil.rmtree(path, ignore_errors=True)  # damaged, or this epoch would not have been trained again
         self.keep(NUM_KEPT)
 
@@ -54,21 +56,22 @@ class TrialCheckpoints:
         """Return the newest undamaged checkpoint, or None if there is none."""
         for path in reversed(self._paths()):
             try:
-                report = json.loads((path / REPORT).read_text())
-                if report["files"] == _digests(path):
+                stored = json.loads((path / REPORT).read_text(encoding="utf-8"))
+                report = stored["report"]
+                if stored["digest"] == _report_digest(report) and report["files"] == _digests(path):
                     return Checkpoint(report["epoch"], report["metrics"], path)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 pass
-            logger.warning("%s is damaged: the trial goes on from the checkpoint before it", path)
+            logger.warning("%s is damaged: the training goes on from the checkpoint before it, if any", path)
         return None
 
     def keep(self, count: int) -> None:
-        """Remove all but the newest `count` checkpoints."""
-        for path in self._paths()[: -count or None]:
+        """Remove all but the newest `count` checkpoints, and what a killed process had begun to write."""
+        for path in (*self._paths()[: -count or None], *self.directory.glob(".epoch_*")):
             shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove all of it, after the trial's end."""
+        """Remove all of it, after the training's end."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
@@ -83,3 +86,7 @@ def _digests(directory: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _report_digest(report: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(report, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""Trainings that run out of memory, for real: in a process that may have so much and no more.
+
+python test_memory.py DIRECTORY
+"""
+
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fer_search.data.synthetic import synthesize
+from fer_search.errors import InvalidInput
+from fer_search.journal import FILE_NAME, read_journal, reproducible
+from fer_search.recipe import Recipe
+from fer_search.training.objective import TrainingObjective
+from fer_search.training.run import train_to_end
+from fer_search.training.trainer import Trainer
+from fer_search.tuning.objective import ObjectiveTrainable
+
+CPU = torch.device("cpu")
+HEADROOM = 120_000_000  # bytes; a micro-batch of 64 takes twice as much
+FACES = synthesize(96, seed=3)
+FIT, VALIDATION = FACES.take(np.arange(64)), FACES.take(np.arange(64, 96))
+RECIPE = Recipe().replace(
+    {
+        "backbone": "test_resnet", "pretrained": False, "fusion_width": 0, "drop_path": 0.0, "image_size": 64,
+        "epochs": 3, "batch_size": 64, "accumulation": 1, "pct_start": 0.6,
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def short_of_memory(tmp_path_factory):
+    """What the script below told, and where."""
+    directory = tmp_path_factory.mktemp("memory")
+    command = [sys.executable, __file__, str(directory)]
+    returned = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is no longer counted, whatever the heap looks like
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **returned})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), directory
+
+
+def test_a_trial_that_runs_out_of_memory_goes_on_in_smaller_micro_batches_and_says_so(short_of_memory):
+    results = short_of_memory[0]["trial"]
+    epochs = [result["epoch"] for result in results]
+    assert epochs == [1] * (len(results) - 3) + [2, 2, 3]  # each stretch begins with what is known
+    assert len(results) > 4
+    sizes = [result["metrics"].get("micro_batch_size") for result in results]
+    assert set(sizes[:-3]) == {None}
+    assert sizes[-3] in (8, 16, 32)
+    assert sizes[-2:] == [sizes[-3]] * 2  # also when it was resumed with all the memory there is
+
+
+@pytest.fixture
+def as_there():
+    """Compute as the script does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("as_there")
+def test_what_it_learns_then_is_what_one_with_such_micro_batches_learns(short_of_memory, tmp_path):
+    """Bit for bit, from the checkpoint on that it had when memory ran out."""
+    results = short_of_memory[0]["trial"]
+    first = Trainer(RECIPE, FIT, VALIDATION, device=CPU)
+    report = next(iter(first))
+    report.save(tmp_path)
+    size = int(results[-1]["metrics"]["micro_batch_size"])
+    twin = Trainer(RECIPE, FIT, VALIDATION, device=CPU, micro_batch_size=size)
+    twin.resume(tmp_path)
+    curve = [reproducible(each.metrics) for each in (report, *twin)]
+    assert [reproducible(results[index]["metrics"]) for index in (0, -3, -1)] == curve
+
+
+@pytest.mark.usefixtures("as_there")
+def test_a_single_training_does_so_too_even_in_its_first_epoch(short_of_memory):
+    told, directory = short_of_memory
+    (record,) = read_journal(directory / "single" / FILE_NAME)
+    assert record.state == "COMPLETE"
+    (size,) = {metrics["micro_batch_size"] for metrics in record.epochs}
+    assert f"goes on with micro-batches of {size:.0f} images" in told["warnings"]
+    twin = Trainer(RECIPE, FIT, VALIDATION, device=CPU, micro_batch_size=int(size))
+    assert [reproducible(metrics) for metrics in record.epochs] == [reproducible(each.metrics) for each in twin]
+
+
+def test_where_nothing_is_small_enough_it_is_an_ordinary_failure(short_of_memory):
+    message = "does not fit, not even with the least memory that it can do with: .*can't allocate memory"
+    assert message.partition(":")[0] in short_of_memory[0]["failure"]
+    assert "can't allocate memory" in short_of_memory[0]["failure"]
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(2, []), (3, []), (4, [2]), (33, [16, 8, 4, 2])])
+def test_a_micro_batch_has_at_least_two_images(small, batch_size, sizes):
+    objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
+    parameters = small.replace({"batch_size": batch_size}).model_dump()
+    found = []
+    while (objective := objective.smaller(parameters)) is not None:
+        found.append(batch_size >> objective.halvings)
+    assert found == sizes
+
+
+def test_with_batch_statistics_a_smaller_micro_batch_is_close_and_without_them_the_same(small):
+    """Dropout off, since it is drawn for each micro-batch; an odd batch, and one that ends in a pair and a half."""
+    off = {"dropout": 0.0, "drop_path": 0.0, "fusion_width": 0, "batch_size": 21, "accumulation": 1, "sam_rho": 0.05}
+    gaps = {}
+    for backbone in ("test_efficientnet_ln", "test_efficientnet"):
+        recipe = small.replace({**off, "backbone": backbone})
+        whole, halved = (
+            next(iter(Trainer(recipe, FIT, VALIDATION, device=CPU, micro_batch_size=size))) for size in (None, 2)
+        )
+        assert halved.metrics["micro_batch_size"] == 2
+        assert halved.metrics["learning_rate"] == whole.metrics["learning_rate"]
+        gaps[backbone] = abs(halved.metrics["train_loss"] / whole.metrics["train_loss"] - 1)
+        if backbone.endswith("_ln"):
+            for ours, theirs in zip(halved.trainer.model.parameters(), whole.trainer.model.parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert gaps["test_efficientnet_ln"] < 1e-5
+    assert gaps["test_efficientnet"] < 0.3
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_whatever_the_micro_batch(small, tmp_path):
+    next(iter(Trainer(small, FIT, VALIDATION, device=CPU, micro_batch_size=4))).save(tmp_path)
+    with pytest.raises(InvalidInput, match="batch_size: must be 8, as in this run, got 16"):
+        Trainer(small.replace({"batch_size": 8}), FIT, VALIDATION, device=CPU).resume(tmp_path)
+
+
+def data_bytes():
+    """What RLIMIT_DATA counts of this process."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
+    return int(line.split()[1]) * 1024
+
+
+def limit_memory(headroom):
+    most = resource.RLIM_INFINITY if headroom is None else data_bytes() + headroom
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+
+
+def main(directory):
+    def trial(number):
+        trainable = ObjectiveTrainable.__new__(ObjectiveTrainable)  # Ray's constructor writes to the home directory
+        trainable.config = {"trial": number, "parameters": RECIPE.model_dump()}
+        objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
+        trainable.setup(trainable.config, objective=objective, metric="val_accuracy", checkpoints=directory)
+        return trainable
+
+    torch.set_num_threads(1)
+    torch.backends.mkldnn.set_flags(False)  # its kernels, one for each size of batch, take memory for good
+    logging.basicConfig(filename=directory / "warnings.txt", level=logging.WARNING)
+    first = trial(0)
+    results = [first.step()]
+    limit_memory(HEADROOM)
+    while results[-1]["epoch"] < 2:
+        results.append(first.step())
+    limit_memory(None)
+    second = trial(0)
+    results += [second.step(), second.step()]
+    limit_memory(HEADROOM)
+    train_to_end(Trainer(RECIPE, FIT, VALIDATION, device=CPU), directory / "single")
+    failing = trial(1)
+    failing.config["parameters"] = RECIPE.replace({"image_size": 256, "stem_stride": 1}).model_dump()
+    limit_memory(50_000_000)
+    try:
+        failing.step()
+        failure = "none"
+    except MemoryError as error:
+        failure = str(error)
+    limit_memory(None)
+    warnings = (directory / "warnings.txt").read_text()
+    sys.stdout.write(json.dumps({"trial": results, "warnings": warnings, "failure": failure}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,8 +1,11 @@
 """Faces and recipes small enough for a test, and no random state left behind."""
 
 import os
+import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
 
 # Before torch is loaded: two threads on a busy machine otherwise wait for each other in a spin loop.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -47,6 +50,34 @@ def small() -> Recipe:
             "mixup_alpha": 0.4, "cutmix_alpha": 0.5, "mix_probability": 0.5,
         }
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small file system at `path`, to be broken and mended."""
+
+    path: Path
+
+    def fill(self) -> None:
+        subprocess.run(["dd", "if=/dev/zero", f"of={self.path / 'filler'}", "bs=512"], capture_output=True)
+
+    def make_read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", self.path], check=True)
+
+    def mend(self) -> None:
+        subprocess.run(["mount", "-o", "remount,rw", self.path], check=True)
+        (self.path / "filler").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield Disk(path)
+    subprocess.run(["umount", "-l", path], check=True)
 
 
 @pytest.fixture

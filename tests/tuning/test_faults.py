@@ -1,6 +1,7 @@
 """Workers that die or hang, storage that fails, signals: real ones, on the toy objective with a real Ray."""
 
 import errno
+import itertools
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import ray
 from toy import HORIZON, search_toy
 
 from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import Resources
 
 TOY = Path(__file__).with_name("toy.py")
@@ -89,6 +91,8 @@ def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start
     process = start(tmp_path, 3, 1.0)
     until(lambda: len(epochs(tmp_path)) == 2)
     os.killpg(process.pid, number)
+    time.sleep(0.1)
+    os.killpg(process.pid, number)  # as `timeout` does, to its child and to their group
     assert process.wait(timeout=30) == 130
     assert f"{number.name}: each trial stops after the epoch that it is in" in process.stderr.read()
     (trial,) = read_journal(tmp_path / FILE_NAME)
@@ -105,9 +109,46 @@ def test_at_a_second_signal_the_search_stops_in_the_middle_of_an_epoch(tmp_path,
     time.sleep(1)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=10) == 130  # Ray itself would wait as long for the epoch
+    assert "Traceback" not in process.stderr.read()
+    (trial,) = read_journal(tmp_path / FILE_NAME)
+    assert (trial.ended, trial.epochs, trial.failures) == (False, [], [])
     assert start(tmp_path, 1, 0.02).wait(timeout=120) == 0
     check_curves(tmp_path)
+
+
+def test_at_a_signal_a_trial_that_waits_for_a_worker_does_not_start(tmp_path, cluster):
+    def interrupt():
+        until(lambda: len(epochs(tmp_path)) >= 2 and len(read_journal(tmp_path / FILE_NAME)) == 3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert not search_toy(tmp_path, 3, pause=1.0, resources=Resources(max_concurrent=3))  # on two cores
+    thread.join()
+    first, second, waiting = read_journal(tmp_path / FILE_NAME)
+    assert (waiting.state, waiting.epochs) == ("PAUSED", [])
+    assert {first.state, second.state} == {"PAUSED"}
+    assert min(len(first.epochs), len(second.epochs)) >= 1
+
+
+def test_neither_a_clock_that_jumps_nor_a_driver_that_stood_still_does_any_harm(tmp_path, cluster, monkeypatch):
+    wall, monotonic, jumps, stood_still = time.time, time.monotonic, itertools.cycle((-3600, 0, 3600)), [0.0]
+    monkeypatch.setattr(time, "time", lambda: wall() + next(jumps))
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + stood_still[0])
+
+    def stand_still():
+        while len(epochs(tmp_path)) < 2:
+            time.sleep(0.02)
+        stood_still[0] = 1000.0
+
+    thread = threading.Thread(target=stand_still)
+    thread.start()
+    assert search_toy(tmp_path, 2, pause=0.5, resources=Resources(), silence=60.0, budget=Budget(hours=0.5))
+    thread.join()
+    times = [event["time"] for event, _ in read_events(tmp_path / FILE_NAME)]
+    assert times == sorted(times)
+    assert [trial.failures for trial in check_curves(tmp_path)] == [[], []]
 
 
 def test_a_worker_that_is_killed_again_and_again_costs_no_trial_and_no_epoch(tmp_path, start, cluster):
@@ -138,36 +179,22 @@ def test_a_worker_that_hangs_is_killed_and_its_trial_goes_on(tmp_path, cluster, 
     assert any("trial 0 has reported nothing for" in message for message in caplog.messages)
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of one megabyte."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a file system cannot be mounted here")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
-
-
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_storage_that_fails_stops_the_search_which_goes_on_once_it_works_again(disk, cluster, fault):
     def break_storage():
-        until(lambda: len(epochs(disk / "s")) >= 2)
-        if fault == "full":
-            subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=512"], capture_output=True)
-        else:
-            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        until(lambda: len(epochs(directory)) >= 2)
+        disk.fill() if fault == "full" else disk.make_read_only()
 
-    (disk / "s").mkdir()
+    directory = disk.path / "s"
+    directory.mkdir()
     thread = threading.Thread(target=break_storage)
     thread.start()
     with pytest.raises(OSError, match=r"No space left|Read-only") as error:
-        search_toy(disk / "s", 4, pause=0.2, resources=Resources())
+        search_toy(directory, 4, pause=0.2, resources=Resources())
     thread.join()
     assert error.value.errno == (errno.ENOSPC if fault == "full" else errno.EROFS)
-    assert str(disk / "s") in error.value.filename
-    assert "FAIL" not in {trial.state for trial in read_journal(disk / "s" / FILE_NAME)}
-    (disk / "filler").unlink() if fault == "full" else subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-    assert search_toy(disk / "s", 4, resources=Resources())
-    assert len(check_curves(disk / "s")) == 4
+    assert str(directory) in error.value.filename
+    assert "FAIL" not in {trial.state for trial in read_journal(directory / FILE_NAME)}
+    disk.mend()
+    assert search_toy(directory, 4, resources=Resources())
+    assert len(check_curves(directory)) == 4

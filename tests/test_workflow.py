@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from fer_search import workflow
-from fer_search.data.splits import read_ledger
 from fer_search.checkpoints import CHECKPOINTS
+from fer_search.data.splits import read_ledger
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL

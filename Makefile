@@ -4,13 +4,16 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS ?= runs
 
-.PHONY: demo test check bench clean
+.PHONY: demo test chaos check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/demo.py --runs $(RUNS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m pytest tests/chaos -m long
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

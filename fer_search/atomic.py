@@ -25,6 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(temporary)
         temporary.replace(path)
         _flush_one(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # writing does not say to which file
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

@@ -30,6 +30,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.report import predictions_table
 from fer_search.terminal import (
     err,
+    going_on,
     out,
     print_evaluation,
     print_json,
@@ -83,7 +84,8 @@ def train(
     from fer_search import workflow
 
     chosen = read_recipe(recipe_file, overrides)
-    result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
+    with going_on("the same command"):
+        result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
     print_training(result, as_json=as_json)
 
 

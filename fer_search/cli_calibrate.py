@@ -16,7 +16,7 @@ from fer_search.cli_options import (
     RunsOption,
     TrackingOption,
 )
-from fer_search.terminal import err, out, print_json, progress
+from fer_search.terminal import err, going_on, out, print_json, progress
 
 if TYPE_CHECKING:
     from fer_search.rank_agreement import Agreement
@@ -50,18 +50,19 @@ def calibrate(
     from fer_search.report_calibration import agreement_tables, verdict_lines
     from fer_search.searches import chosen_resources
 
-    found = run(
-        space,
-        name=name,
-        num_configurations=configurations,
-        data=data,
-        overrides=parse_overrides(overrides or []),
-        resources=chosen_resources(cpus, gpus, max_concurrent),
-        address=address,
-        tracking_uri=tracking_uri,
-        runs=runs,
-        follow=progress(),
-    )
+    with going_on("the same command"):
+        found = run(
+            space,
+            name=name,
+            num_configurations=configurations,
+            data=data,
+            overrides=parse_overrides(overrides or []),
+            resources=chosen_resources(cpus, gpus, max_concurrent),
+            address=address,
+            tracking_uri=tracking_uri,
+            runs=runs,
+            follow=progress(),
+        )
     if found.recorded is None:
         err.print("not complete; the same command goes on where it is")
         raise typer.Exit(130)

@@ -20,7 +20,16 @@ from fer_search.cli_options import (
     TrackingOption,
     TrialOption,
 )
-from fer_search.terminal import err, finish_race, finish_search, print_preview, print_retraining, print_search, progress
+from fer_search.terminal import (
+    err,
+    finish_race,
+    finish_search,
+    going_on,
+    print_preview,
+    print_retraining,
+    print_search,
+    progress,
+)
 
 
 def search(
@@ -69,20 +78,21 @@ def search(
         )
         print_preview(expected, as_json=as_json)
         return
-    result = workflow.search(
-        space,
-        name=name,
-        data=data,
-        overrides=parse_overrides(overrides or []),
-        num_trials=trials,
-        resources=resources,
-        address=address,
-        tracking_uri=tracking_uri,
-        budget=Budget(hours, epoch_budget, gpu_hours),
-        warm_start=warm_start,
-        runs=runs,
-        follow=progress(),
-    )
+    with going_on(f"fer-search resume {name}"):
+        result = workflow.search(
+            space,
+            name=name,
+            data=data,
+            overrides=parse_overrides(overrides or []),
+            num_trials=trials,
+            resources=resources,
+            address=address,
+            tracking_uri=tracking_uri,
+            budget=Budget(hours, epoch_budget, gpu_hours),
+            warm_start=warm_start,
+            runs=runs,
+            follow=progress(),
+        )
     finish_search(result, as_json=as_json)
 
 
@@ -105,7 +115,8 @@ def resume(
     from fer_search.tuning.limit import Budget
 
     budget = Budget(hours, epoch_budget, gpu_hours)
-    result = workflow.resume(name, num_trials=trials, budget=budget, runs=runs, follow=progress())
+    with going_on(f"fer-search resume {name}"):
+        result = workflow.resume(name, num_trials=trials, budget=budget, runs=runs, follow=progress())
     finish_search(result, as_json=as_json)
 
 
@@ -156,7 +167,8 @@ def race(
     """
     from fer_search import workflow
 
-    result = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
+    with going_on("the same command"):
+        result = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
     finish_race(result, name=name, as_json=as_json)
 
 
@@ -178,13 +190,14 @@ def retrain(
     from fer_search import workflow
     from fer_search.recipe import parse_overrides
 
-    result = workflow.retrain(
-        name,
-        epochs=epochs,
-        overrides=parse_overrides(overrides or []),
-        trial=trial,
-        seeds=seeds,
-        runs=runs,
-        follow=progress(),
-    )
+    with going_on("the same command"):
+        result = workflow.retrain(
+            name,
+            epochs=epochs,
+            overrides=parse_overrides(overrides or []),
+            trial=trial,
+            seeds=seeds,
+            runs=runs,
+            follow=progress(),
+        )
     print_retraining(result, name=name, as_json=as_json)

@@ -42,6 +42,8 @@ class TrialRecord:
     passed: int = 0  # the last rung that the trial went beyond
     end_time: float | None = None
     epochs: list[dict[str, float]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # after which it was tried again
+    failures_in_a_row: int = 0  # without an epoch in between
     cost: float | None = None  # what the search found it to cost, in a search for two objectives
 
     @property
@@ -109,6 +111,10 @@ class Journal:
         """Record a trial that goes on beyond a rung."""
         self._append({"event": "trial_promoted", "trial": number, "rung": rung})
 
+    def trial_retried(self, number: int, message: str) -> None:
+        """Record a failure after which the trial is tried again, from its last epoch on."""
+        self._append({"event": "trial_retried", "trial": number, "message": message})
+
     def trial_ended(self, number: int, state: str, message: str = "") -> None:
         """Record how a trial ended, COMPLETE, PRUNED or FAIL, unless it is known."""
         if not self.trials[number].ended:
@@ -120,10 +126,14 @@ class Journal:
         if not self._is_clean:  # not before: whoever only reads must not cut what another process is writing
             _cut_partial_line(self.path)
             self._is_clean = True
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-            file.flush()
-            os.fdatasync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+                file.flush()
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            self._is_clean = False  # there may be half a line
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         apply_event(self.trials, event)
 
 
@@ -141,12 +151,16 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
             trials[number] = TrialRecord(number, event["parameters"], event["time"], point, cost=cost)
         case "epoch_ended":
             trials[number].epochs.append(event["metrics"])
+            trials[number].failures_in_a_row = 0
         case "trial_paused":
             trials[number].state = "PAUSED"
         case "trial_resumed":
             trials[number].state = "RUNNING"
         case "trial_promoted":
             trials[number].state, trials[number].passed = "RUNNING", event["rung"]
+        case "trial_retried":
+            trials[number].failures.append(event["message"])
+            trials[number].failures_in_a_row += 1
         case "trial_ended":
             record = trials[number]
             record.state, record.message, record.end_time = event["state"], event["message"], event["time"]

@@ -24,7 +24,8 @@ from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
 from fer_search.training.trainer import num_steps
 from fer_search.trainings import run_training, train_and_measure, training_settings
-from fer_search.tuning.run import MAX_FAILURES, Resources, check_resources, connected
+from fer_search.tuning.faults import MAX_FAILURES
+from fer_search.tuning.run import Resources, check_resources, connected
 
 logger = logging.getLogger(__name__)
 

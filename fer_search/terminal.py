@@ -1,9 +1,12 @@
 """What the command line prints, and where: results to stdout, progress to stderr."""
 
+import errno
 import json
 import logging
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from fer_search.tradeoffs import Tradeoff
 
 WIDTH_OF_A_FILE = 160
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False)
 
@@ -50,6 +54,30 @@ def progress() -> Callable[[Event], None]:
         err.print(event_line(event, num_epochs=num_epochs.get(event["trial"])), markup=False, soft_wrap=True)
 
     return receive
+
+
+@contextmanager
+def going_on(command: str) -> Iterator[None]:
+    """Let what stops the block from outside, a signal or storage that fails, end the program without a traceback.
+
+    Every epoch that was finished is on disk then, and `command` goes on from there.
+    """
+    to_go_on = f"every epoch that was finished is on disk; to go on: {command}"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"stopped; {to_go_on}", markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        problem = f"{error.filename or 'storage'}: file: must be writable, got {error.strerror!r}"
+        err.print(f"error: {problem}", markup=False, soft_wrap=True)
+        err.print(f"stopped; {to_go_on}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: Any) -> None:

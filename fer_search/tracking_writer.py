@@ -9,6 +9,7 @@ wrote nothing. Then what is left is sent, the runs are closed, and this process 
 
 import fcntl
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,7 @@ def main() -> None:
     """Send the journal of the run in the directory that is the only argument until standard input is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which will say how it ended
         signal.signal(number, signal.SIG_IGN)
     directory = Path(sys.argv[1])

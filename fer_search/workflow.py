@@ -32,7 +32,7 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, SETTINGS, read_json, read_settings, run_directory
+from fer_search.runs import LEDGER, LOCK, SETTINGS, read_json, read_settings, run_directory
 from fer_search.search_result import SearchResult
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
@@ -73,7 +73,7 @@ def search(
     journal as it happens. Raises InvalidInput before any work starts.
     """
     directory = run_directory(runs, name)
-    if directory.exists():
+    if directory.exists() and any(path.name != LOCK for path in directory.iterdir()):
         raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
     uri = tracking_uri or local_store(runs)

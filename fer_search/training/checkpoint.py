@@ -1,5 +1,6 @@
 """Training state on disk: written whole or not at all, read strictly and without running code."""
 
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,10 @@ def save_checkpoint(state: Mapping[str, Any], directory: Path) -> Path:
     The file appears under its name only when all of it is on the disk, so that a kill in between leaves the one before.
     """
     path = directory / FILE_NAME
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)  # which, given a path, hides from its error that the disk is full
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(buffer.getbuffer())
     return path
 
 

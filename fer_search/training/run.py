@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from fer_search.atomic import replacing
@@ -103,4 +103,4 @@ def load_model(recipe: Recipe, weights: Path) -> nn.Module:
 
 def _write_weights(trainer: Trainer, choice: Choice, directory: Path) -> None:
     with replacing(directory / WEIGHTS) as temporary:
-        save_file(trainer.weights(choice.kind), temporary, {"choice": json.dumps(asdict(choice))})
+        temporary.write_bytes(save(trainer.weights(choice.kind), {"choice": json.dumps(asdict(choice))}))

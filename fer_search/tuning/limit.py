@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fer_search.errors import InvalidInput, problem
@@ -37,19 +39,54 @@ class Budget:
 
 
 class Limit:
-    """Watches the budget of a search from now on, by a clock that nobody sets and by its journal."""
+    """Watches what a search may spend from now on, by a clock that nobody sets and by its journal, and whether it is
+    to stop: after the epochs that run (`stopping`, for a `reason`), or at once (`halted`, by a `fault` of the storage).
+    """
 
     def __init__(self, journal: Journal, budget: Budget, *, gpus: float) -> None:
         self.journal, self.budget, self.gpus = journal, budget, gpus
+        self.reason: str | None = None
+        self.fault: OSError | None = None
         self._end = math.inf if budget.hours is None else time.monotonic() + 3600 * budget.hours
+        self._halt_at = math.inf
 
     def allows(self, num_running: int) -> bool:
         """Return whether so many trials may each run another epoch; of epochs none is ever spent too many."""
-        if time.monotonic() >= self._end:
+        if self.stopping or time.monotonic() >= self._end:
             return False
         if self.budget.epochs is not None and self.journal.num_epochs + num_running > self.budget.epochs:
             return False
         return self.budget.gpu_hours is None or _gpu_hours(self.journal, self.gpus) < self.budget.gpu_hours
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no epoch may begin any more."""
+        return self.reason is not None
+
+    @property
+    def halted(self) -> bool:
+        """Whether the epochs that run are not waited for."""
+        return time.monotonic() >= self._halt_at
+
+    def stop(self, reason: str, *, grace: float | None = None) -> None:
+        """Let no epoch begin any more, and wait at the most `grace` seconds for those that run."""
+        self.reason = reason
+        if grace is not None:
+            self._halt_at = min(self._halt_at, time.monotonic() + grace)
+
+    def halt(self) -> None:
+        """Stop at once; what is in the middle of an epoch will repeat it."""
+        self.reason = self.reason or "halted"
+        self._halt_at = -math.inf
+
+    @contextmanager
+    def storage_faults(self) -> Iterator[None]:
+        """Halt the search where the block cannot write, instead of raising: nothing may happen off the record."""
+        try:
+            yield
+        except OSError as error:
+            self.fault = self.fault or error
+            self.halt()
 
 
 def _gpu_hours(journal: Journal, gpus: float) -> float:

@@ -48,7 +48,8 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
     The config is `{"trial": number, "parameters": {...}}`. A step's checkpoint is on disk before its report leaves, and
     a stretch begins by repeating the report of the checkpoint that it starts from: whoever was killed between the two
     may not have heard of it. Divergence is one finite, worst value marked `diverged`: an exception would be retried,
-    and a NaN compares with nothing. A trial that does not fit goes on from its newest checkpoint with less memory.
+    and a NaN compares with nothing. A checkpoint that cannot be written is marked `storage` likewise: it is not the
+    trial that failed. A trial that does not fit goes on from its newest checkpoint with less memory.
     """
 
     def setup(self, config: dict[str, Any], *, objective: Objective, metric: str, checkpoints: Path) -> None:
@@ -95,7 +96,11 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
             if not math.isfinite(value):
                 return self._diverged(f"{name} is {value}")
         self._epoch += 1
-        self._checkpoints.save(self._epoch, metrics, report)
+        try:
+            self._checkpoints.save(self._epoch, metrics, report)
+        except OSError as error:
+            self.cleanup()
+            return self._failed({"storage": (error.errno, error.strerror, error.filename)})
         return self._result(metrics)
 
     def _shrink(self, message: str) -> None:
@@ -111,4 +116,7 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
 
     def _diverged(self, message: str) -> dict[str, Any]:
         self.cleanup()
-        return {"epoch": self._epoch + 1, "metrics": {}, self._metric: -sys.float_info.max, "diverged": message}
+        return self._failed({"diverged": message})
+
+    def _failed(self, why: dict[str, Any]) -> dict[str, Any]:
+        return {"epoch": self._epoch + 1, "metrics": {}, self._metric: -sys.float_info.max, **why}

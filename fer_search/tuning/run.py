@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,17 +17,20 @@ from ray.tune.experiment import Trial
 
 from fer_search.checkpoints import CHECKPOINTS
 from fer_search.errors import InvalidInput, problem
+from fer_search.tuning.faults import FailureCallback, Watchdog
 from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
 from fer_search.tuning.retention import Retention
-from fer_search.tuning.scheduler import FailureCallback, StateScheduler
+from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
+from fer_search.tuning.stopping import HaltStopper, StopCallback, stopped_by_signals
 from fer_search.tuning.trial_state import TrialState
 
 RAY_DIRECTORY = "ray"
-MAX_FAILURES = 2
 REACH_SECONDS = 5.0
 NO_LIMIT = Budget()
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,18 @@ def run_trials(
     resources: Resources,
     address: str | None = None,
     budget: Budget = NO_LIMIT,
+    silence: float | None = None,
 ) -> bool:
     """Run the trials that `state` asks for and return whether it is finished; else it was interrupted, or spent its
     `budget`.
 
-    When the budget is spent, nothing new starts and each trial stops after the epoch that it is in.
+    When the budget is spent, or at SIGINT or SIGTERM, nothing new starts and each trial stops after the epoch that it
+    is in; at another signal at once. A trial that reports nothing for `silence` seconds (see Watchdog) is tried again.
 
     What happens is in the state's journal as it happens, and what goes on from it in `directory`, which on a cluster
     must be one that every node reaches. Without `address` an embedded Ray is started and stopped again. Raises
-    InvalidInput if no node can run a trial.
+    InvalidInput if no node can run a trial, and OSError, with all trials as they are on record, where driver or workers
+    cannot write.
     """
     directory = directory.resolve()  # Ray takes a relative path for a URI without a scheme
     checkpoints = directory / CHECKPOINTS
@@ -68,11 +76,25 @@ def run_trials(
         if not state.finished:
             slots = resources.max_concurrent or (num_slots(resources) if address is None else 0)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            _tuner(trainable, state, retention, directory, max_concurrent=slots, limit=limit).fit()
+            tuner = _tuner(trainable, state, retention, directory, max_concurrent=slots, limit=limit, silence=silence)
+            _fit(tuner, limit)
     if state.finished:
         state.close()
         retention.sweep()
     return state.finished
+
+
+def _fit(tuner: tune.Tuner, limit: Limit) -> None:
+    """Run the experiment, and raise what kept the search from writing, if anything did."""
+    try:
+        with stopped_by_signals(limit):
+            tuner.fit()
+    except Exception:
+        if limit.fault is None:
+            raise
+        logger.debug("the experiment ended on full or read-only storage", exc_info=True)
+    if limit.fault is not None:
+        raise limit.fault
 
 
 def num_slots(resources: Resources) -> int:
@@ -104,7 +126,14 @@ def check_resources(resources: Resources) -> None:
 
 
 def _tuner(
-    trainable: Any, state: TrialState, retention: Retention, directory: Path, *, max_concurrent: int, limit: Limit
+    trainable: Any,
+    state: TrialState,
+    retention: Retention,
+    directory: Path,
+    *,
+    max_concurrent: int,
+    limit: Limit,
+    silence: float | None,
 ) -> tune.Tuner:
     return tune.Tuner(
         trainable,
@@ -120,8 +149,12 @@ def _tuner(
             name=RAY_DIRECTORY,
             storage_path=str(directory),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable keeps its own
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[FailureCallback(state, retention, directory / "errors")],
+            stop=HaltStopper(limit),
+            callbacks=[
+                FailureCallback(state, retention, directory / "errors", limit=limit),
+                Watchdog(state, allowed=silence),
+                StopCallback(limit),
+            ],
             verbose=0,
         ),
     )
@@ -136,12 +169,14 @@ def connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start an embedded Ray; a connection that was there before is used."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # a search goes on from its journal, not from Ray's state
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # signals are ours: see stopped_by_signals
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
     if address:
         _check_reachable(address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -155,6 +190,8 @@ def connected(address: str | None) -> Iterator[None]:
             raise
         rule = f"must be the address of a running Ray cluster ({error}; {hint})"
         raise InvalidInput(problem("command line", "address", rule, address)) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has taken it
     try:
         yield
     finally:

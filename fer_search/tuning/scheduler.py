@@ -1,9 +1,7 @@
 """A search's (or a race's) state behind Ray Tune's TrialScheduler interface."""
 
-from pathlib import Path
 from typing import Any
 
-from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -29,7 +27,14 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Record a report and decide."""
+        with self.limit.storage_faults():
+            return self._decide(trial, result)
+        return str(TrialScheduler.STOP)
+
+    def _decide(self, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["trial"]
+        if "storage" in result:
+            raise OSError(*result["storage"])
         if "diverged" in result:
             self.state.fail(number, DIVERGED + result["diverged"])
             self.retention.stopped(number)
@@ -43,21 +48,3 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
             return str(TrialScheduler.CONTINUE)
         self.retention.stopped(number)
         return str(TrialScheduler.STOP)
-
-
-class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Tells the state of a trial that Ray gave up after its retries, and keeps the tracebacks in `directory`."""
-
-    def __init__(self, state: TrialState, retention: Retention, directory: Path) -> None:
-        self.state, self.retention, self.directory = state, retention, directory
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Record the failure; Ray's own copy is in a directory that ends with it."""
-        number = trial.config["trial"]
-        text = Path(trial.error_file).read_text(errors="replace")
-        path = self.directory / f"trial_{number:05d}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
-        self.state.fail(number, f"{reason} (see {path})")
-        self.retention.stopped(number)

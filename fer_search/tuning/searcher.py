@@ -23,6 +23,11 @@ class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what a free worker is to run, None if it has to wait, or FINISHED."""
+        with self.limit.storage_faults():
+            return self._next()
+        return str(Searcher.FINISHED)
+
+    def _next(self) -> dict[str, Any] | str | None:
         if not self.limit.allows(self.state.num_running + 1):
             return None if self.state.num_running else str(Searcher.FINISHED)
         if self.max_concurrent and self.state.num_running >= self.max_concurrent:

@@ -132,6 +132,12 @@ class SearchState:
         self._interrupted.append(number)
         self.journal.trial_paused(number)
 
+    def retry(self, number: int, message: str) -> None:
+        """Let a running trial that failed be tried again, from the epoch that it has reported last."""
+        if number in self._running:
+            self.journal.trial_retried(number, message)
+            self.interrupt(number)
+
     def fail(self, number: int, message: str) -> None:
         """Record a trial that diverged or broke; its earlier epochs no longer set the bar for others."""
         if number not in self._running:

@@ -43,6 +43,10 @@ class TrialState(Protocol):
         """Let a running trial wait for the search to go on, at the epoch that it has reported last."""
         ...
 
+    def retry(self, number: int, message: str) -> None:
+        """Record a failure of a running trial that is to be tried again, from its last epoch on."""
+        ...
+
     def fail(self, number: int, message: str) -> None:
         """Record a trial that diverged or broke."""
         ...

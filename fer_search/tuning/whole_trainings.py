@@ -40,6 +40,12 @@ class WholeTrainings:
         self._running.discard(number)
         self.journal.trial_paused(number)
 
+    def retry(self, number: int, message: str) -> None:
+        """Let a training that failed be tried again, from its last epoch on."""
+        if number in self._running:
+            self.journal.trial_retried(number, message)
+            self.interrupt(number)
+
     def fail(self, number: int, message: str) -> None:
         """Record a training that diverged or broke."""
         self._end(number, "FAIL", message)

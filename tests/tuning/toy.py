@@ -1,6 +1,6 @@
 """A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
 
-python toy.py DIRECTORY NUM_TRIALS [HOST:PORT]
+python toy.py DIRECTORY NUM_TRIALS [SECONDS_PER_EPOCH] [HOST:PORT]
 """
 
 import json
@@ -84,4 +84,6 @@ if __name__ == "__main__":
     found = Path(sys.argv[1])
     found.mkdir(exist_ok=True)
     cluster = next((argument for argument in sys.argv[3:] if ":" in argument), None)
-    assert search_toy(found, int(sys.argv[2]), resources=Resources(max_concurrent=1), address=cluster)
+    pause = float(next((argument for argument in sys.argv[3:] if ":" not in argument), 0.02))
+    one = Resources(max_concurrent=1)
+    sys.exit(0 if search_toy(found, int(sys.argv[2]), pause=pause, resources=one, address=cluster) else 130)

@@ -1,0 +1,173 @@
+"""Workers that die or hang, storage that fails, signals: real ones, on the toy objective with a real Ray."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from toy import HORIZON, search_toy
+
+from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.tuning.run import Resources
+
+TOY = Path(__file__).with_name("toy.py")
+ONE = Resources(max_concurrent=1)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster that outlives the searches on it."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def epochs(directory):
+    """Return the epochs in the journal: of which trial, and which."""
+    events = [event for event, _ in read_events(directory / FILE_NAME)]
+    return [(event["trial"], event["epoch"]) for event in events if event["event"] == "epoch_ended"]
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_curves(directory):
+    """Every trial ended, every epoch is there once, and is what it is without any fault."""
+    trials = read_journal(directory / FILE_NAME)
+    assert all(trial.ended for trial in trials)
+    assert len(set(epochs(directory))) == len(epochs(directory))
+    for trial in trials:
+        height = 1 - (trial.parameters["x"] - 2) ** 2 / 100
+        assert trial.epochs == [{"score": height * (1 - 0.5**epoch)} for epoch in range(1, len(trial.epochs) + 1)]
+    return trials
+
+
+def workers(address):
+    """Return the process ids of the workers of a cluster that run trials."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"Trainable" in (process / "cmdline").read_bytes():
+                parent = re.search(r"PPid:\s+(\d+)", (process / "status").read_text())[1]
+                if address in Path("/proc", parent, "cmdline").read_text():
+                    found.append(int(process.name))
+        except OSError:
+            pass  # it has just ended
+    return found
+
+
+@pytest.fixture
+def start(cluster):
+    """Start a search of the toy on the cluster, as the leader of a group as in a terminal."""
+    started = []
+
+    def start(directory, num_trials, pause):
+        command = [sys.executable, str(TOY), str(directory), str(num_trials), str(pause), cluster]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start, number):
+    process = start(tmp_path, 3, 1.0)
+    until(lambda: len(epochs(tmp_path)) == 2)
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=30) == 130
+    assert f"{number.name}: each trial stops after the epoch that it is in" in process.stderr.read()
+    (trial,) = read_journal(tmp_path / FILE_NAME)
+    assert (trial.state, len(trial.epochs)) == ("PAUSED", 3)
+    assert start(tmp_path, 3, 0.02).wait(timeout=120) == 0
+    assert len(check_curves(tmp_path)) == 3
+
+
+def test_at_a_second_signal_the_search_stops_in_the_middle_of_an_epoch(tmp_path, start, cluster):
+    process = start(tmp_path, 1, 60.0)
+    until(lambda: workers(cluster))
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert start(tmp_path, 1, 0.02).wait(timeout=120) == 0
+    check_curves(tmp_path)
+
+
+def test_a_worker_that_is_killed_again_and_again_costs_no_trial_and_no_epoch(tmp_path, start, cluster):
+    process = start(tmp_path, 1, 0.2)
+    killed = set()
+    while len(killed) < 5:
+        until(lambda: len(epochs(tmp_path)) > len(killed) and set(workers(cluster)) - killed)
+        (worker,) = set(workers(cluster)) - killed
+        os.kill(worker, signal.SIGKILL)
+        killed.add(worker)
+    assert process.wait(timeout=120) == 0
+    (trial,) = check_curves(tmp_path)
+    assert (trial.state, len(trial.epochs), len(trial.failures)) == ("COMPLETE", HORIZON, 5)
+
+
+def test_a_worker_that_hangs_is_killed_and_its_trial_goes_on(tmp_path, cluster, caplog):
+    def stop_a_worker():
+        until(lambda: len(epochs(tmp_path)) >= 2)
+        for pid in workers(cluster):
+            os.kill(pid, signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop_a_worker)
+    thread.start()
+    assert search_toy(tmp_path, 1, pause=0.2, resources=ONE, silence=3.0)
+    thread.join()
+    (trial,) = check_curves(tmp_path)
+    assert (trial.state, len(trial.failures)) == ("COMPLETE", 1)
+    assert any("trial 0 has reported nothing for" in message for message in caplog.messages)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of one megabyte."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_storage_that_fails_stops_the_search_which_goes_on_once_it_works_again(disk, cluster, fault):
+    def break_storage():
+        until(lambda: len(epochs(disk / "s")) >= 2)
+        if fault == "full":
+            subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=512"], capture_output=True)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+    (disk / "s").mkdir()
+    thread = threading.Thread(target=break_storage)
+    thread.start()
+    with pytest.raises(OSError, match=r"No space left|Read-only") as error:
+        search_toy(disk / "s", 4, pause=0.2, resources=Resources())
+    thread.join()
+    assert error.value.errno == (errno.ENOSPC if fault == "full" else errno.EROFS)
+    assert str(disk / "s") in error.value.filename
+    assert "FAIL" not in {trial.state for trial in read_journal(disk / "s" / FILE_NAME)}
+    (disk / "filler").unlink() if fault == "full" else subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    assert search_toy(disk / "s", 4, resources=Resources())
+    assert len(check_curves(disk / "s")) == 4

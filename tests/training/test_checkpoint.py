@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +18,12 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
 def test_a_save_that_fails_leaves_the_checkpoint_before_it_and_no_litter(tmp_path, monkeypatch):
     save_checkpoint({"epoch": 1}, tmp_path)
 
-    def full_disk(state, file):
-        file.write_bytes(b"half")
+    def full_disk(path, data):
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint({"epoch": 2}, tmp_path)
     monkeypatch.undo()

@@ -3,6 +3,7 @@
 <runs>/<name>/settings.json      what was asked for, enough to resume
 <runs>/<name>/journal.jsonl      what happened, as it happened
 <runs>/<name>/result.json        a training's figures, once it is done
+<runs>/<name>/checkpoints/       states to go on from; of a finished search those of its best trials
 <runs>/<name>/race/              the trainings of a search's best with fresh seeds
 <runs>/<name>/retrain/           the training of its winner; with other seeds in seed_1/ and so on
 <runs>/<name>/retrain_00012/     the same of trial 12

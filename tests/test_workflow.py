@@ -264,6 +264,7 @@ def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
     standings = result.standings
     assert result.finished
     assert {standing.trial for standing in standings} == {best, 0}
+    assert not (runs / "demo" / "race" / CHECKPOINTS).exists()
     trainings = read_journal(runs / "demo" / "race" / JOURNAL)
     assert len(trainings) == 3 * len(standings)
     for standing in standings:

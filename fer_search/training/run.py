@@ -45,8 +45,11 @@ def train_to_end(trainer: Trainer, directory: Path) -> Choice:
     journal = Journal(directory / JOURNAL)
     checkpoints = Checkpoints(directory / CHECKPOINTS)
     journal.trial_started(0, trainer.recipe.model_dump())
+    size = trainer.micro_batch_size
     while not journal.trials[0].ended:
         try:
+            if size < trainer.micro_batch_size:
+                trainer.restart(size)
             if last := checkpoints.newest():
                 trainer.resume(last.directory)
             _run(trainer, directory, journal, checkpoints)
@@ -58,7 +61,7 @@ def train_to_end(trainer: Trainer, directory: Path) -> Choice:
         if smaller is None:
             raise MemoryError(f"the training does not fit, not even with the smallest micro-batch: {message}")
         logger.warning("%s: out of memory, goes on with micro-batches of %d images", directory, smaller)
-        trainer.restart(smaller)
+        size = smaller
     checkpoints.remove()
     if journal.trials[0].state == "FAIL":
         raise Diverged(journal.trials[0].message)

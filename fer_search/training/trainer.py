@@ -5,6 +5,7 @@ reports on. All randomness comes from (recipe.seed, epoch), so between two epoch
 resumed run continues bit for bit on a CPU.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -92,8 +93,9 @@ class Trainer:
     def restart(self, micro_batch_size: int) -> None:
         """Begin anew, as before the first epoch, with at most so many images in a forward pass."""
         recipe, device = self.recipe, self.device
+        gc.collect()  # what trained before in this process, or failed to: an exception's traceback holds it in cycles
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # of what trained before in this process
+            torch.cuda.empty_cache()
         self.micro_batch_size = micro_batch_size
         self.epoch = 0
         self.model = initial_model(recipe).to(device).to(memory_format=torch.channels_last)

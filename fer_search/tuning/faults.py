@@ -49,7 +49,7 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
                 self.state.retry(number, message)
             else:
                 self.state.fail(number, message)
-            self.retention.stopped(number)
+                self.retention.stopped(number)
 
     def _keep(self, trial: Trial) -> str:
         """Keep the tracebacks of a trial, and return what was wrong and where they are."""

@@ -1,6 +1,5 @@
 """What can be searched: the Objective contract, and its adapter onto a Tune trainable."""
 
-import gc
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -79,7 +78,6 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
     def cleanup(self) -> None:
         """Let go of the training run, and with it of its network."""
         self._reports = None
-        gc.collect()
 
     def _advance(self) -> dict[str, Any]:
         if self._reports is None:

@@ -6,6 +6,7 @@ python test_memory.py DIRECTORY
 import json
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import pytest
 import torch
 
 from fer_search.data.synthetic import synthesize
-from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_journal, reproducible
 from fer_search.recipe import Recipe
 from fer_search.training.objective import TrainingObjective
@@ -25,15 +25,16 @@ from fer_search.training.trainer import Trainer
 from fer_search.tuning.objective import ObjectiveTrainable
 
 CPU = torch.device("cpu")
-HEADROOM = 120_000_000  # bytes; a micro-batch of 64 takes twice as much
+HEADROOM = 80_000_000  # bytes; a micro-batch of 64 takes more before its backward pass, one of 32 less in all
 FACES = synthesize(96, seed=3)
 FIT, VALIDATION = FACES.take(np.arange(64)), FACES.take(np.arange(64, 96))
 RECIPE = Recipe().replace(
     {
-        "backbone": "test_resnet", "pretrained": False, "fusion_width": 0, "drop_path": 0.0, "image_size": 64,
+        "backbone": "test_resnet", "pretrained": False, "fusion_width": 0, "drop_path": 0.0,
         "epochs": 3, "batch_size": 64, "accumulation": 1, "pct_start": 0.6,
     }
 )  # fmt: skip
+SHORTER = RECIPE.replace({"epochs": 2, "pct_start": 0.7})
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def short_of_memory(tmp_path_factory):
     returned = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is no longer counted, whatever the heap looks like
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **returned})
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), directory
+    return json.loads((directory / "told.json").read_text()), directory
 
 
 def test_a_trial_that_runs_out_of_memory_goes_on_in_smaller_micro_batches_and_says_so(short_of_memory):
@@ -63,8 +64,9 @@ def as_there():
     """Compute as the script does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield
+    enabled, *_ = torch.backends.mkldnn.set_flags(False)
+    yield
+    torch.backends.mkldnn.set_flags(enabled)
     torch.set_num_threads(threads)
 
 
@@ -89,14 +91,13 @@ def test_a_single_training_does_so_too_even_in_its_first_epoch(short_of_memory):
     assert record.state == "COMPLETE"
     (size,) = {metrics["micro_batch_size"] for metrics in record.epochs}
     assert f"goes on with micro-batches of {size:.0f} images" in told["warnings"]
-    twin = Trainer(RECIPE, FIT, VALIDATION, device=CPU, micro_batch_size=int(size))
+    twin = Trainer(SHORTER, FIT, VALIDATION, device=CPU, micro_batch_size=int(size))
     assert [reproducible(metrics) for metrics in record.epochs] == [reproducible(each.metrics) for each in twin]
 
 
 def test_where_nothing_is_small_enough_it_is_an_ordinary_failure(short_of_memory):
     message = "does not fit, not even with the least memory that it can do with: .*can't allocate memory"
-    assert message.partition(":")[0] in short_of_memory[0]["failure"]
-    assert "can't allocate memory" in short_of_memory[0]["failure"]
+    assert re.search(message, short_of_memory[0]["failure"])
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(2, []), (3, []), (4, [2]), (33, [16, 8, 4, 2])])
@@ -110,13 +111,13 @@ def test_a_micro_batch_has_at_least_two_images(small, batch_size, sizes):
 
 
 def test_with_batch_statistics_a_smaller_micro_batch_is_close_and_without_them_the_same(small):
-    """Dropout off, since it is drawn for each micro-batch; an odd batch, and one that ends in a pair and a half."""
+    """Dropout off, since it is drawn for each micro-batch; 21 images in pairs, the last of which is three."""
     off = {"dropout": 0.0, "drop_path": 0.0, "fusion_width": 0, "batch_size": 21, "accumulation": 1, "sam_rho": 0.05}
-    gaps = {}
+    gaps, fit = {}, FIT.take(np.arange(42))
     for backbone in ("test_efficientnet_ln", "test_efficientnet"):
         recipe = small.replace({**off, "backbone": backbone})
         whole, halved = (
-            next(iter(Trainer(recipe, FIT, VALIDATION, device=CPU, micro_batch_size=size))) for size in (None, 2)
+            next(iter(Trainer(recipe, fit, VALIDATION, device=CPU, micro_batch_size=size))) for size in (None, 2)
         )
         assert halved.metrics["micro_batch_size"] == 2
         assert halved.metrics["learning_rate"] == whole.metrics["learning_rate"]
@@ -126,12 +127,6 @@ def test_with_batch_statistics_a_smaller_micro_batch_is_close_and_without_them_t
                 torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert gaps["test_efficientnet_ln"] < 1e-5
     assert gaps["test_efficientnet"] < 0.3
-
-
-def test_a_checkpoint_of_another_recipe_is_refused_whatever_the_micro_batch(small, tmp_path):
-    next(iter(Trainer(small, FIT, VALIDATION, device=CPU, micro_batch_size=4))).save(tmp_path)
-    with pytest.raises(InvalidInput, match="batch_size: must be 8, as in this run, got 16"):
-        Trainer(small.replace({"batch_size": 8}), FIT, VALIDATION, device=CPU).resume(tmp_path)
 
 
 def data_bytes():
@@ -165,10 +160,10 @@ def main(directory):
     second = trial(0)
     results += [second.step(), second.step()]
     limit_memory(HEADROOM)
-    train_to_end(Trainer(RECIPE, FIT, VALIDATION, device=CPU), directory / "single")
+    train_to_end(Trainer(SHORTER, FIT, VALIDATION, device=CPU), directory / "single")
     failing = trial(1)
-    failing.config["parameters"] = RECIPE.replace({"image_size": 256, "stem_stride": 1}).model_dump()
-    limit_memory(50_000_000)
+    failing.config["parameters"] = RECIPE.replace({"image_size": 256}).model_dump()
+    limit_memory(20_000_000)
     try:
         failing.step()
         failure = "none"
@@ -176,7 +171,7 @@ def main(directory):
         failure = str(error)
     limit_memory(None)
     warnings = (directory / "warnings.txt").read_text()
-    sys.stdout.write(json.dumps({"trial": results, "warnings": warnings, "failure": failure}))
+    (directory / "told.json").write_text(json.dumps({"trial": results, "warnings": warnings, "failure": failure}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from fer_search.errors import InvalidInput
 from fer_search.journal import reproducible
 from fer_search.training import trainer as trainer_module
 from fer_search.training.augment import augment
+from fer_search.training.objective import TrainingObjective
 from fer_search.training.trainer import Diverged, Trainer
 
 CPU = torch.device("cpu")
@@ -44,6 +45,54 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(small, fit, valid
     for ours, theirs in ((second.model, whole.model), (second.ema.module, whole.ema.module)):
         state = theirs.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_with_every_technique_on_a_run_resumed_at_any_epoch_equals_an_uninterrupted_one(
+    small, fit, validation, tmp_path, precision
+):
+    """Also where the process has served other trainings: with other threads, in another precision, with gradients."""
+    recipe = small.replace(
+        {
+            "fusion_width": 16, "se_attention": True, "cbam_attention": True, "coordinate_attention": True,
+            "self_attention_heads": 2, "pyramid_pooling": True, "emotion_heads_weight": 0.3, "auxiliary_weight": 0.3,
+            "optimizer": "adamw", "backbone_lr_scale": 0.5, "class_weight_power": 0.5, "erasing_probability": 0.5,
+            "sam_adaptive": True, "sam_interval": 2, "epochs": 4, "restarts": [2], "batch_size": 4, "accumulation": 2,
+            "precision": precision,
+        }
+    )  # fmt: skip
+    fit, validation = fit.take(np.arange(25)), validation.take(np.arange(20))
+    objective = TrainingObjective(fit, validation, device="cpu", threads=1)
+    parameters, threads = recipe.model_dump(), torch.get_num_threads()
+    try:
+        expected, whole = [], None
+        for report in objective(parameters, None):
+            (tmp_path / str(len(expected))).mkdir()
+            report.save(tmp_path / str(len(expected)))
+            expected.append(reproducible(report.metrics))
+            whole = report.trainer
+        other = TrainingObjective(fit, validation, device="cpu", threads=2)
+        next(other({**parameters, "precision": "bf16" if precision == "fp32" else "fp32"}, None))
+        for epoch in range(len(expected) - 1):
+            reports = list(objective(parameters, tmp_path / str(epoch)))
+            assert [reproducible(report.metrics) for report in reports] == expected[epoch + 1 :]
+            assert_same(reports[-1].trainer.state_dict(), whole.state_dict())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def assert_same(ours, theirs):
+    """The same numbers wherever in the two nested structures there are some."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        ours, theirs = list(ours.values()), list(theirs.values())
+    if isinstance(ours, (list, tuple)):
+        for mine, yours in zip(ours, theirs, strict=True):
+            assert_same(mine, yours)
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    else:
+        assert ours == theirs
 
 
 def test_a_training_does_not_touch_the_process_wide_random_state(small, fit, validation):

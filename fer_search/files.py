@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import Any
 
 from fer_search.errors import InvalidInput, problem
 
@@ -44,3 +45,11 @@ def read_text(path: Path) -> str:
         raise InvalidInput(problem(path, "file", "must be readable", error.strerror)) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(problem(path, "file", "must be UTF-8 text", error.reason)) from error
+
+
+def check_unpacked(path: Path, file: Any) -> None:
+    """Raise InvalidInput for a parquet file that says of itself that it is too large when it is unpacked."""
+    metadata = file.metadata
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if size > MOST_TABLE_BYTES:
+        raise InvalidInput(problem(path, "file", f"must hold at most {MOST_TABLE_BYTES:,} bytes", size))

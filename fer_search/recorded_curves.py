@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fer_search.atomic import replacing
-from fer_search.data.fer2013_parquet import check_unpacked
 from fer_search.errors import InvalidInput, problem
-from fer_search.files import MOST_TABLE_BYTES, check_file
+from fer_search.files import MOST_TABLE_BYTES, check_file, check_unpacked
 from fer_search.journal import TrialRecord
 from fer_search.tuning.space import Point
 

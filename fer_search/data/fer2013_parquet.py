@@ -15,7 +15,7 @@ from fer_search.atomic import replacing
 from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, USAGES, Faces
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
-from fer_search.files import MOST_TABLE_BYTES, check_file
+from fer_search.files import MOST_TABLE_BYTES, check_file, check_unpacked
 
 SCHEMA = pa.schema(
     [
@@ -78,14 +78,6 @@ def read_parquet(path: Path) -> Faces:
         ]
     )
     return Faces(_as_images(columns["pixels"]), labels, usage, np.array(columns["name"].to_pylist()))
-
-
-def check_unpacked(path: Path, file: Any) -> None:
-    """Raise InvalidInput for a parquet file that says of itself that it is too large when it is unpacked."""
-    metadata = file.metadata
-    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    if size > MOST_TABLE_BYTES:
-        raise InvalidInput(problem(path, "file", f"must hold at most {MOST_TABLE_BYTES:,} bytes", size))
 
 
 def read_fingerprint(path: Path) -> str:

@@ -13,7 +13,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 chaos: $(INSTALLED)
-	$(BIN)/python -m pytest tests/chaos -m long
+	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py -m long
 
 fuzz: $(INSTALLED)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz

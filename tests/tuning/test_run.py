@@ -147,14 +147,15 @@ def cluster():
     ray.shutdown()
 
 
-def test_a_search_killed_at_twenty_random_moments_ends_as_if_it_had_not_been(tmp_path, cluster):
+@pytest.mark.parametrize("num_kills", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_a_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, cluster, num_kills):
     """kill -9 of the driver: suggestions, curves, rungs and verdicts equal the uninterrupted search's."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     search_toy(whole, 16, resources=Resources(max_concurrent=1))
     command = [*toy_command(killed, 16), cluster]
     rng = random.Random(0)
     journal = killed / FILE_NAME
-    for _ in range(20):
+    for _ in range(num_kills):
         before = [event for event, _ in read_events(journal)]
         num_epochs = sum(event["event"] == "epoch_ended" for event in before)
         process = subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL)

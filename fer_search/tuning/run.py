@@ -74,7 +74,7 @@ def run_trials(
         if not state.finished:
             slots = resources.max_concurrent or _num_slots(resources, address)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            with tempfile.TemporaryDirectory(prefix="fer_search_") as scratch:
+            with tempfile.TemporaryDirectory(prefix="fer_search_", ignore_cleanup_errors=True) as scratch:
                 tuner = _tuner(
                     trainable, state, directory, Path(scratch), max_concurrent=slots, limit=limit, silence=silence
                 )

@@ -264,7 +264,7 @@ def _toml_value(text: str) -> Any:
 def _lines(item: Any) -> list[str]:
     """Turn one pydantic error into our form; what concerns several fields comes with its lines already formed."""
     key = ".".join(str(part) for part in item["loc"])
-    if not key:
+    if not item["loc"]:
         return str(item["ctx"]["error"]).splitlines()
     if item["type"] == "extra_forbidden":
         return [finding(key, f"must be a field of the recipe{nearest_name(key, Recipe.model_fields)}", item["input"])]

@@ -2,7 +2,6 @@
 
 import errno
 import threading
-import time
 
 import pytest
 import ray
@@ -26,16 +25,18 @@ def test_a_training_goes_on_once_a_full_disk_has_room_again(fer_search, disk):
     runs, journal = disk.path / "runs", disk.path / "runs" / "t" / JOURNAL
 
     def fill_after_the_first_epoch():
-        while not epochs(journal):
-            time.sleep(0.001)
+        while not epochs(journal) and not over.wait(0.001):
+            pass
         disk.fill()
 
+    over = threading.Event()
     disk.fill()
     at_the_start = fer_search(*TRAIN, "--runs", runs)
     disk.mend()
     thread = threading.Thread(target=fill_after_the_first_epoch)
     thread.start()
     on_the_way = fer_search(*TRAIN, "--runs", runs)
+    over.set()
     thread.join()
     for done in (at_the_start, on_the_way):
         assert done.returncode == 1

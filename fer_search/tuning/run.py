@@ -76,7 +76,7 @@ def run_trials(
         if not state.finished:
             slots = resources.max_concurrent or (num_slots(resources) if address is None else 0)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            with tempfile.TemporaryDirectory(prefix="fer_search_") as scratch:
+            with tempfile.TemporaryDirectory(prefix="fer_search_", ignore_cleanup_errors=True) as scratch:
                 stopping = Stopping(limit)
                 callbacks = [
                     FailureCallback(state, retention, directory / "errors", limit=limit),

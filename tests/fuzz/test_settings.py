@@ -44,6 +44,7 @@ wild_tables = trees(st.sampled_from([*SPACE, *PARTS, *RECIPE])).filter(lambda va
 
 
 @given(edited(SPACE, toml_leaves) | wild_tables)
+@example({**SPACE, "base": {"": 3}})
 def test_a_space_of_any_shape(table):
     survives(lambda: check_space(table, source=Path("space.toml")))
 

@@ -138,13 +138,15 @@ def test_neither_a_clock_that_jumps_nor_a_driver_that_stood_still_does_any_harm(
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + stood_still[0])
 
     def stand_still():
-        while len(epochs(tmp_path)) < 2:
-            time.sleep(0.02)
+        while len(epochs(tmp_path)) < 2 and not over.wait(0.02):
+            pass
         stood_still[0] = 1000.0
 
+    over = threading.Event()
     thread = threading.Thread(target=stand_still)
     thread.start()
     assert search_toy(tmp_path, 2, pause=0.5, resources=Resources(), silence=60.0, budget=Budget(hours=0.5))
+    over.set()
     thread.join()
     times = [event["time"] for event, _ in read_events(tmp_path / FILE_NAME)]
     assert times == sorted(times)

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fer_search.data.fer2013 import load_faces
-from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.journal import FILE_NAME, read_events, read_journal, reproducible
 from fer_search.races import objective_on
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
@@ -18,7 +18,6 @@ from fer_search.tuning.run import Resources
 ISOLATED = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 SCRIPT = Path(__file__).with_name("chaos.py")
 NAME = "chaos"
-DIFFERING = ("images_per_second", "epoch_seconds")
 
 
 def can_isolate():
@@ -47,13 +46,9 @@ def run_chaos(directory, *, minutes, **settings):
 def curves(directory):
     """Return each trial's number, parameters and state, and its metrics without those that measure the machine."""
     return [
-        (trial.number, trial.parameters, trial.state, trial.passed, [without_timings(each) for each in trial.epochs])
+        (trial.number, trial.parameters, trial.state, trial.passed, [reproducible(each) for each in trial.epochs])
         for trial in read_journal(directory / NAME / FILE_NAME)
     ]
-
-
-def without_timings(metrics):
-    return {name: value for name, value in metrics.items() if name not in DIFFERING}
 
 
 def check_record(directory):

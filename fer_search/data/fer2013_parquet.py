@@ -101,6 +101,7 @@ def _checked_columns(path: Path, table: Any) -> dict[str, Any]:
             continue
         try:
             columns[field.name] = column.cast(field.type).combine_chunks()
+            columns[field.name].validate(full=True)  # such as text that is not UTF-8
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             problems.append(problem(path, field.name, f"must hold values of type {field.type}", str(column.type)))
     reject(problems)

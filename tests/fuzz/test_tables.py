@@ -106,6 +106,13 @@ def test_a_parquet_file_with_any_columns(folder, odd, compression, twice):
     survives(lambda: load_faces(folder / "y.parquet"))
 
 
+def test_a_parquet_file_whose_text_is_none_is_refused(folder):
+    name = pa.array([b"a", b"\x80"]).view(pa.string())
+    pq.write_table(pa.table({**COLUMNS, "name": name}), folder / "w.parquet")
+    with pytest.raises(InvalidInput, match=r"name: must hold values of type string"):
+        read_parquet(folder / "w.parquet")
+
+
 @given(st.data())
 def test_any_image(folder, data):
     content = data.draw(st.sampled_from(IMAGES).flatmap(mutated) | st.binary(max_size=200) | st.sampled_from(IMAGES))

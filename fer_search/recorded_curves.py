@@ -79,7 +79,7 @@ class RecordedCurves:
             with pq.ParquetFile(path) as file:
                 check_unpacked(path, file)
                 whole = file.read()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InvalidInput(problem(path, "file", "must be parquet", str(error))) from error
         try:
             about = json.loads((whole.schema.metadata or {}).get(METADATA, b"{}"))

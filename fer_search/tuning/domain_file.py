@@ -3,7 +3,7 @@
 What is wrong is told to `add(key, rule, value)`; `label` is the table's own key.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -17,6 +17,7 @@ from fer_search.tuning.space import Distribution, Prior, ends
 
 Add = Callable[[str, str, object], None]
 
+MOST_STEPS = 10**9
 KEYS = ("low", "high", "log", "step", "choices", "default", "when", "prior")
 
 
@@ -86,13 +87,13 @@ def as_stored(domain: Distribution, value: Any) -> Any:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Return whether `value` is a whole number, which true and false are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Return whether `value` is a whole number of at most 64 bits, which true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether `value` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _choices(table: Mapping[str, Any], label: str, add: Add) -> Categorical | None:
@@ -135,6 +136,8 @@ def _range(table: Mapping[str, Any], default: object, label: str, add: Add) -> D
         add(f"{label}.step", "must not be given on a log scale", step)
     elif step is not None and not 0 < step <= high - low:
         add(f"{label}.step", f"must be above 0 and at most high - low = {high - low!r}", step)
+    elif step is not None and high - low > MOST_STEPS * step:
+        add(f"{label}.step", f"must cut the range into at most {MOST_STEPS:,} parts", step)
     elif whole:
         return Integer(low, high, log=bool(log), step=step or 1)
     else:

@@ -111,7 +111,9 @@ def num_slots(resources: Resources) -> int:
     the demand, and that one would be suggested too early.
     """
     found = ray.cluster_resources()
-    slots = [found.get(kind, 0.0) // amount for kind, amount in (("CPU", resources.cpus), ("GPU", resources.gpus)) if amount]
+    slots = [
+        found.get(kind, 0.0) // amount for kind, amount in (("CPU", resources.cpus), ("GPU", resources.gpus)) if amount
+    ]
     return int(min(slots))
 
 

@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/python tests/demo.py --runs $(RUNS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py -m long

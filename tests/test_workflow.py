@@ -193,7 +193,7 @@ def test_a_bundle_that_was_changed_is_refused(bundle, tmp_path):
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"]["onnx"]["name"] = "../../etc/passwd"
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InvalidInput, match=r"files.onnx.name: must be a plain file name"):
+    with pytest.raises(InvalidInput, match=r"files.onnx.name: must be the name of a file beside it"):
         Predictor(copy)
 
 

@@ -38,8 +38,9 @@ class TrackingProcess:
 
     def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "fer_search.tracking_writer", str(self.directory)]
-        # In a session of its own, since Ctrl-C in a terminal is sent to all processes of the one that belongs to it.
-        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        # In a group of its own, since Ctrl-C in a terminal is sent to the whole group that runs there; not in another
+        # session, since Linux may share the processors out among sessions, whatever the niceness of their processes.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, process_group=0)
 
     def _keep_alive(self) -> None:
         pause = RESTART_SECONDS

@@ -43,6 +43,8 @@ from fer_search.tracking_state import (
 LOCK = ".tracking.lock"
 KILLED = "KILLED"
 EVERY_SECONDS = 1.0
+NICENESS = 10
+"""On a machine without an idle core this process falls behind rather than take one from the search."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which will say how it ended
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
     directory = Path(sys.argv[1])
     with sending(directory, wait=True):
         send_until_closed(directory)

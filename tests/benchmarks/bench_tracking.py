@@ -91,7 +91,7 @@ def against(found: dict[str, list[tuple[float, float]]], way: str, column: int) 
 def free_space(num_trials: int, epochs: int) -> Space:
     """Return a space of recipes, of which one parameter is drawn."""
     table = {
-        "search": {"num_trials": num_trials, "searcher": "random"},
+        "search": {"num_trials": num_trials, "searcher": "random", "scheduler": "none"},
         "space": {"sam_rho": {"low": 0.0, "high": 0.2}},
     }
     defaults = Recipe().replace({"epochs": epochs}).model_dump()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Self
 
 from fer_search.journal import Event, read_events
 
-MOST_AT_ONCE = 1000
+MOST_AT_ONCE = 500
 LONGEST_WAIT_SECONDS = 30.0
 DRAIN_SECONDS = 30.0
 
@@ -35,15 +36,24 @@ def each(receive: Callable[[Event], None]) -> Receive:
 class Follower:
     """Within its `with` block, calls `receive` with the events of the journal behind the byte `offset`, in order.
 
-    It looks for new ones `every` so many seconds. An exception of `receive` is logged once and the events are tried
-    again after a growing pause, so that a server that is away costs nothing but time. At the end of the block what is
-    left is handed over, unless the receiver fails at that moment too; then so many are `unsent`.
+    It looks for new ones `every` so many seconds, and up to ten times as seldom, so that it is at work no more than
+    this `share` of the time. An exception of `receive` is logged once and the events are tried again after a growing pause,
+    so that a server that is away costs nothing but time. At the end of the block what is left is handed over, unless
+    the receiver fails at that moment too; then so many are `unsent`.
     """
 
     def __init__(
-        self, path: Path, receive: Receive, *, name: str, every: float = 0.2, offset: int = 0, told: Told | None = None
+        self,
+        path: Path,
+        receive: Receive,
+        *,
+        name: str,
+        every: float = 0.2,
+        share: float = 1.0,
+        offset: int = 0,
+        told: Told | None = None,
     ) -> None:
-        self.path, self.receive, self.name, self.every, self.told = path, receive, name, every, told
+        self.path, self.receive, self.name, self.every, self.share, self.told = path, receive, name, every, share, told
         self.unsent = 0
         self._offset = offset
         self._ending = threading.Event()
@@ -63,29 +73,37 @@ class Follower:
         self.unsent = sum(1 for _ in read_events(self.path, offset=self._offset))
 
     def _run(self) -> None:
-        wait = self.every
+        wait, failing = self.every, False
         while True:
             last_round = self._ending.is_set()
+            start = time.monotonic()
             try:
-                self._hand_over()
-                wait = self.every
+                while self._hand_over() and last_round:
+                    pass
+                rest = (1 / self.share - 1) * (time.monotonic() - start)
+                wait = min(max(self.every, rest), 10 * self.every)
             except Exception as error:  # whatever a receiver raises, it must neither end this thread nor the search
                 message = _reason(error)
-                if wait == self.every:
+                if not failing:
                     logger.warning("%s: %s; trying again", self.name, message)
                     self._tell(message)
-                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+                wait = min(2 * wait if failing else 2 * self.every, LONGEST_WAIT_SECONDS)
+                failing = True
+            else:
+                failing = False
             if last_round:
                 return
             self._ending.wait(wait)
 
-    def _hand_over(self) -> None:
-        while events := list(islice(read_events(self.path, offset=self._offset), MOST_AT_ONCE)):
-            if self._abandoned.is_set():
-                return
-            self.receive([event for event, _ in events])
-            self._offset = events[-1][1]
-            self._tell(None)
+    def _hand_over(self) -> bool:
+        """Hand over what is new, at most MOST_AT_ONCE, and return whether there was anything."""
+        events = list(islice(read_events(self.path, offset=self._offset), MOST_AT_ONCE))
+        if not events or self._abandoned.is_set():
+            return False
+        self.receive([event for event, _ in events])
+        self._offset = events[-1][1]
+        self._tell(None)
+        return True
 
     def _tell(self, error: str | None) -> None:
         if self.told is not None:

@@ -43,6 +43,8 @@ from fer_search.tracking_state import (
 LOCK = ".tracking.lock"
 KILLED = "KILLED"
 EVERY_SECONDS = 1.0
+SHARE_OF_MACHINE = 0.025
+"""What each store may take of all cores, and of the disk's time, while a search reports faster than it can write."""
 NICENESS = 10
 """On a machine without an idle core this process falls behind rather than take one from the search."""
 
@@ -73,7 +75,9 @@ def send_until_closed(directory: Path) -> None:
         with suppress(OSError):  # a full disk: what is sent is sent, and is only sent again
             write_tracking_state(directory, TrackingState(offset, error))
 
-    follower = Follower(journal, tracker.receive, name="MLflow", every=EVERY_SECONDS, offset=offset, told=told)
+    follower = Follower(
+        journal, tracker.receive, name="MLflow", every=EVERY_SECONDS, share=_share(), offset=offset, told=told
+    )
     with _mirrored(directory, description), follower:
         status = sys.stdin.readline().strip() or KILLED
     if journal.exists() and not follower.unsent:
@@ -97,11 +101,18 @@ def _mirrored(directory: Path, description: RunDescription) -> Iterator[None]:
         domains={name: json_to_distribution(domain) for name, domain in description.study["domains"].items()},
         attributes_of=recipe_tags,
     )
-    follower = Follower(directory / JOURNAL, each(mirror.receive), name="Optuna's storage", every=EVERY_SECONDS)
+    follower = Follower(
+        directory / JOURNAL, each(mirror.receive), name="Optuna's storage", every=EVERY_SECONDS, share=_share()
+    )
     with closing(mirror), follower:
         yield
     if follower.unsent:
         logger.warning("%s: %d events were not taken", mirror.path, follower.unsent)
+
+
+def _share() -> float:
+    """Return how much of the time a store may be written to while the search runs."""
+    return min(1.0, SHARE_OF_MACHINE * (os.cpu_count() or 1))
 
 
 @contextmanager

@@ -37,9 +37,9 @@ class Follower:
     """Within its `with` block, calls `receive` with the events of the journal behind the byte `offset`, in order.
 
     It looks for new ones `every` so many seconds, and up to ten times as seldom, so that it is at work no more than
-    this `share` of the time. An exception of `receive` is logged once and the events are tried again after a growing pause,
-    so that a server that is away costs nothing but time. At the end of the block what is left is handed over, unless
-    the receiver fails at that moment too; then so many are `unsent`.
+    this `share` of the time. An exception of `receive` is logged once and the events are tried again after a growing
+    pause, so that a server that is away costs nothing but time. At the end of the block what is left is handed over,
+    unless the receiver fails at that moment too; then so many are `unsent`.
     """
 
     def __init__(

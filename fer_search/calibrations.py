@@ -28,9 +28,10 @@ from fer_search.runs import SETTINGS, read_settings, run_directory
 from fer_search.searches import default_resources, prepare
 from fer_search.spaces import check_corners
 from fer_search.tracking import check_uri, local_store
+from fer_search.tuning.connection import Resources, check_resources, connected
 from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.exhaustive import ExhaustiveState, Training
-from fer_search.tuning.run import Resources, check_resources, connected, run_trials
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Point, Space
 
 logger = logging.getLogger(__name__)

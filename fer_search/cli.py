@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fer_search.cli_calibrate import calibrate
+from fer_search.cli_cluster import doctor, list_jobs, logs, stop, submit
 from fer_search.cli_inspect import data_app, importance, model_app, status, sync
 from fer_search.cli_options import (
     DataOption,
@@ -91,6 +92,13 @@ def train(
 
 for command in (search, resume, status, compare, importance, calibrate, race, retrain, simulate, sync):
     app.command()(command)
+
+
+app.command(context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(submit)
+app.command()(doctor)
+app.command()(logs)
+app.command()(stop)
+app.command("list")(list_jobs)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def calibrate(
             num_configurations=configurations,
             data=data,
             overrides=parse_overrides(overrides or []),
-            resources=chosen_resources(cpus, gpus, max_concurrent),
+            resources=chosen_resources(cpus, gpus, max_concurrent, address),
             address=address,
             tracking_uri=tracking_uri,
             runs=runs,

@@ -96,15 +96,27 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
     out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
 
 
-def status(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+def status(
+    name: str,
+    address: Annotated[
+        str | None, typer.Option("--address", help="The dashboard of the cluster that it runs on; see submit.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
     """Tell how a search or a training stands: also while it runs, from another terminal, and after a crash.
 
     What ran, what runs, what failed with which error, what MLflow lacks, and what going on would do.
 
     Example: `fer-search status first`
     """
+    from fer_search.cli_cluster import status_on_cluster
     from fer_search.runs import run_directory
     from fer_search.status import read_status
+
+    if address is not None:
+        status_on_cluster(name, address, runs, as_json=as_json)
+        return
 
     print_status(read_status(run_directory(runs, name)), as_json=as_json)
 

@@ -65,7 +65,7 @@ def search(
     from fer_search.searches import chosen_resources
     from fer_search.tuning.limit import Budget
 
-    resources = chosen_resources(cpus, gpus, max_concurrent)
+    resources = chosen_resources(cpus, gpus, max_concurrent, address)
     if dry_run:
         expected = workflow.preview_search(
             space,
@@ -104,6 +104,7 @@ def resume(
     hours: HoursOption = None,
     epoch_budget: EpochBudgetOption = None,
     gpu_hours: GpuHoursOption = None,
+    address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +117,7 @@ def resume(
 
     budget = Budget(hours, epoch_budget, gpu_hours)
     with going_on(f"fer-search resume {name}", run=runs / name):
-        result = workflow.resume(name, num_trials=trials, budget=budget, runs=runs, follow=progress())
+        result = workflow.resume(name, num_trials=trials, budget=budget, address=address, runs=runs, follow=progress())
     finish_search(result, as_json=as_json)
 
 
@@ -156,6 +157,7 @@ def race(
         int, typer.Option(min=1, help="How many of the best trials, or of the front, race beside the first.")
     ] = 5,
     seeds: Annotated[int, typer.Option(min=3, help="Most seeds that an entrant is trained with.")] = 6,
+    address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -168,7 +170,7 @@ def race(
     from fer_search import workflow
 
     with going_on("the same command"):
-        result = workflow.race(name, top=top, max_seeds=seeds, runs=runs, follow=progress())
+        result = workflow.race(name, top=top, max_seeds=seeds, address=address, runs=runs, follow=progress())
     finish_race(result, name=name, as_json=as_json)
 
 
@@ -178,6 +180,7 @@ def retrain(
     epochs: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a fresh seed; several run at once.")] = 1,
     trial: TrialOption = None,
+    address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -197,6 +200,7 @@ def retrain(
             overrides=parse_overrides(overrides or []),
             trial=trial,
             seeds=seeds,
+            address=address,
             runs=runs,
             follow=progress(),
         )

@@ -44,6 +44,7 @@ class TrialRecord:
     epochs: list[dict[str, float]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # after which it was tried again
     failures_in_a_row: int = 0  # without an epoch in between
+    lost_nodes_in_a_row: int = 0  # likewise; they are no failures of the trial
     cost: float | None = None  # what the search found it to cost, in a search for two objectives
 
     @property
@@ -111,9 +112,10 @@ class Journal:
         """Record a trial that goes on beyond a rung."""
         self._append({"event": "trial_promoted", "trial": number, "rung": rung})
 
-    def trial_retried(self, number: int, message: str) -> None:
-        """Record a failure after which the trial is tried again, from its last epoch on."""
-        self._append({"event": "trial_retried", "trial": number, "message": message})
+    def trial_retried(self, number: int, message: str, *, node_lost: bool = False) -> None:
+        """Record a failure, or that the node went away, after which the trial goes on from its last epoch."""
+        event = {"event": "trial_retried", "trial": number, "message": message}
+        self._append({**event, "node_lost": True} if node_lost else event)
 
     def trial_ended(self, number: int, state: str, message: str = "") -> None:
         """Record how a trial ended, COMPLETE, PRUNED or FAIL, unless it is known."""
@@ -151,7 +153,7 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
             trials[number] = TrialRecord(number, event["parameters"], event["time"], point, cost=cost)
         case "epoch_ended":
             trials[number].epochs.append(event["metrics"])
-            trials[number].failures_in_a_row = 0
+            trials[number].failures_in_a_row = trials[number].lost_nodes_in_a_row = 0
         case "trial_paused":
             trials[number].state = "PAUSED"
         case "trial_resumed":
@@ -160,7 +162,10 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
             trials[number].state, trials[number].passed = "RUNNING", event["rung"]
         case "trial_retried":
             trials[number].failures.append(event["message"])
-            trials[number].failures_in_a_row += 1
+            if event.get("node_lost"):
+                trials[number].lost_nodes_in_a_row += 1
+            else:
+                trials[number].failures_in_a_row += 1
         case "trial_ended":
             record = trials[number]
             record.state, record.message, record.end_time = event["state"], event["message"], event["time"]

@@ -15,8 +15,9 @@ from fer_search.recipe import Recipe
 from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
 from fer_search.runs import SETTINGS, read_settings
 from fer_search.training.objective import TrainingObjective
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.race import RaceState, Standing, entrants
-from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 
@@ -82,7 +83,7 @@ def run_race(
     ) as outcome:
         state = _state(directory, space, parameters, max_seeds)  # now that no other process can write to its journal
         objective = objective_on(splits, resources)
-        outcome.finished = run_trials(objective, state, directory, resources=resources, address=race["address"])
+        outcome.finished = run_trials(objective, state, directory, resources=resources, address=settings["address"])
     return RaceResult(state.standings(), outcome.finished)
 
 

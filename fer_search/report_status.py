@@ -78,7 +78,11 @@ def troubles_table(status: RunStatus) -> Table:
 
 def ago(moment: float) -> str:
     """Return how long ago a time in seconds since the epoch was, in its largest unit."""
-    seconds = max(time.time() - moment, 0.0)
+    return duration(max(time.time() - moment, 0.0))
+
+
+def duration(seconds: float) -> str:
+    """Return a number of seconds in its largest unit."""
     for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"

@@ -1,7 +1,7 @@
 """Long trainings of a search's trial, one seed or several at once, each a run on disk that goes on after a kill."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, WorkerCrashedError
 
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
@@ -24,8 +25,8 @@ from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
 from fer_search.training.trainer import num_steps
 from fer_search.trainings import run_training, train_and_measure, training_settings
+from fer_search.tuning.connection import Resources, check_resources, connected
 from fer_search.tuning.faults import MAX_FAILURES
-from fer_search.tuning.run import Resources, check_resources, connected
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ def run_retraining(
 ) -> list[LongTraining]:
     """Train a trial's recipe with each seed in `directory`, or go on there, and return all that is finished there.
 
-    One seed trains in this process, several at once on what the search's trials ran on. Of several, those that diverge
-    are left out with a warning. Raises InvalidInput before any work, and FloatingPointError where none came through.
+    One seed of a local search trains in this process; several, or any of a cluster's search, at once on what its trials
+    ran on. Of several, those that diverge are left out with a warning. Raises InvalidInput before any work, and
+    FloatingPointError where none came through.
     """
     if not seeds:
         raise InvalidInput(problem("command line", "seeds", "must be at least 1", 0))
@@ -61,7 +63,7 @@ def run_retraining(
     directories = [directory, *(directory / f"seed_{index}" for index in range(1, len(seeds)))]
     tags = {**tags, "trial": str(trial.number)}
     source, uri = settings["data"]["source"], settings["tracking_uri"]
-    if len(seeds) == 1:
+    if len(seeds) == 1 and settings["address"] is None:
         run_training(
             recipes[0], directory, kind=RETRAIN, title=title, data=source, tracking_uri=uri, tags=tags, follow=follow
         )
@@ -116,12 +118,13 @@ def _train_at_once(
 ) -> dict[int, str]:
     """Run the trainings as Ray tasks, as many at once as fit, and return the messages of those that diverged.
 
-    A task whose worker dies is run again and goes on from the training's own checkpoint.
+    A task whose worker dies goes on from its own checkpoint, MAX_FAILURES times; one whose node dies, always.
     """
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=MAX_FAILURES)(_train)
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(_train)
     shared = ray.put(splits)
     waiting = deque(work.items())
     running: dict[Any, int] = {}
+    crashes: Counter[int] = Counter()
     diverged: dict[int, str] = {}
     while waiting or running:
         while waiting and (not resources.max_concurrent or len(running) < resources.max_concurrent):
@@ -131,6 +134,13 @@ def _train_at_once(
         index = running.pop(done)
         try:
             message = ray.get(done)
+        except (WorkerCrashedError, NodeDiedError, LocalRayletDiedError) as error:
+            crashes[index] += isinstance(error, WorkerCrashedError)
+            if crashes[index] > MAX_FAILURES:
+                raise
+            logger.warning("seed %d goes on from its last epoch after: %s", index, str(error).splitlines()[0])
+            waiting.append((index, work[index]))
+            continue
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, OSError):
                 raise error.cause from None  # Ray's copy does not say which file, and what was wrong with it

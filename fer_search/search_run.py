@@ -13,8 +13,9 @@ from fer_search.races import objective_on
 from fer_search.record import Follow, recorded
 from fer_search.searches import DiskNeed, search_settings
 from fer_search.tradeoffs import measure_of
+from fer_search.tuning.connection import Resources, check_resources, connected, num_slots
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import Resources, check_resources, connected, num_slots, run_trials
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState
 from fer_search.warm_start import taken_over

@@ -19,8 +19,8 @@ from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.spaces import check_corners, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer
+from fer_search.tuning.connection import Resources, default_gpus
 from fer_search.tuning.retention import most_checkpoints
-from fer_search.tuning.run import Resources
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import NUM_FINALISTS, NUM_KEPT_FINALISTS
 
@@ -99,17 +99,24 @@ class Preview:
 
 def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None, num_trials: int | None) -> Plan:
     """Read and check a space file, with `overrides` in its `[base]`, and the data; raises InvalidInput."""
-    table = read_toml(space_file)
-    check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
-    table["base"] = {**table.get("base", {}), **(overrides or {})}
-    if num_trials is not None:
-        table["search"] = {**table.get("search", {}), "num_trials": num_trials}
-    space = check_space(table, source=space_file)
+    table, space = read_space(space_file, overrides=overrides, num_trials=num_trials)
     recipe = Recipe.build(space.complete(space.first_point), source=space_file)
     faces = load_faces(data)
     splits = split_for(faces, recipe)
     check_corners(space, num_images=len(splits.fit), source=space_file)
     return Plan(table, space, faces, splits)
+
+
+def read_space(
+    space_file: Path, *, overrides: Mapping[str, Any] | None, num_trials: int | None
+) -> tuple[dict[str, Any], Space]:
+    """Read and check a space file as `prepare` does, without data; returns its table as it was asked for, too."""
+    table = read_toml(space_file)
+    check_space(table, source=space_file)  # as it stands, so that a message about an override is about that alone
+    table["base"] = {**table.get("base", {}), **(overrides or {})}
+    if num_trials is not None:
+        table["search"] = {**table.get("search", {}), "num_trials": num_trials}
+    return table, check_space(table, source=space_file)
 
 
 def enlarge(settings: dict[str, Any], space: Space, num_trials: int) -> tuple[dict[str, Any], Space]:
@@ -151,9 +158,11 @@ def default_resources() -> Resources:
     return Resources(cpus=1, gpus=1.0 if torch.cuda.is_available() else 0.0)
 
 
-def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int) -> Resources:
-    """Return what a trial is to occupy, with the default for GPUs where none were named."""
-    return Resources(cpus, default_resources().gpus if gpus is None else gpus, max_concurrent)
+def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int, address: str | None = None) -> Resources:
+    """Return what a trial is to occupy; where no GPUs were named, one if this machine, or the cluster, has any."""
+    if gpus is None:
+        gpus = default_gpus(address) if address else default_resources().gpus
+    return Resources(cpus, gpus, max_concurrent)
 
 
 def expected_trials(space: Space) -> dict[int, int]:

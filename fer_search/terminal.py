@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_FILE = 160
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+# A job on a cluster is told the width of the terminal that shows it.
+out = Console(highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False)
 
 

@@ -56,6 +56,15 @@ def check_uri(uri: str) -> None:
         raise InvalidInput(problem("command line", "tracking-uri", rule, uri))
 
 
+def answer_problem(uri: str) -> str | None:
+    """Return why the store does not take what this process may send, or None if it does."""
+    try:
+        _ = Tracker(uri).client
+    except Exception as error:  # MLflow's own, requests', SQLAlchemy's
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    return None
+
+
 class Tracker:
     """A connection to one MLflow store, made at the first call. Runs are addressed by a key of ours, kept as a tag."""
 

@@ -41,8 +41,9 @@ from fer_search.tracking import Tracker, check_uri, local_store
 from fer_search.tracking_state import DESCRIPTION
 from fer_search.tracking_writer import send_all
 from fer_search.trainings import run_training
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import NO_LIMIT, Resources
+from fer_search.tuning.run import NO_LIMIT
 from fer_search.tuning.select import select_trial
 from fer_search.warm_start import take_over
 
@@ -120,15 +121,17 @@ def resume(
     *,
     num_trials: int | None = None,
     budget: Budget = NO_LIMIT,
+    address: str | None = None,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> SearchResult:
     """Go on with a search where it was, on the same data, until it is done or the budget is spent.
 
-    A larger `num_trials` goes on with a finished one too; what it had stopped stays stopped.
+    It goes on where it ran, or on the cluster at `address`, which may be another one or have moved. A larger
+    `num_trials` goes on with a finished one too; what it had stopped stays stopped.
     """
     result = read_search(name, runs=runs)
-    settings, space = result.settings, result.space
+    settings, space = _at(address, result.settings), result.space
     if num_trials is not None:
         settings, space = enlarge(settings, space, num_trials)
     faces = load_faces(settings["data"]["source"])
@@ -178,6 +181,7 @@ def retrain(
     overrides: Mapping[str, Any] | None = None,
     trial: int | None = None,
     seeds: int = 1,
+    address: str | None = None,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> dict[str, Any]:
@@ -198,7 +202,7 @@ def retrain(
     found = run_retraining(
         directory,
         chosen,
-        result.settings,
+        _at(address, result.settings),
         title=f"{name} {'winner' if trial is None else f'trial {trial}'}",
         overrides={"epochs": epochs, "restarts": [], **(overrides or {})},
         seeds=fresh_seeds(result.space.seed, seeds),
@@ -241,15 +245,29 @@ def export(
     return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
 
 
-def race(name: str, *, top: int = 5, max_seeds: int = 6, runs: Path = RUNS, follow: Follow | None = None) -> RaceResult:
+def race(
+    name: str,
+    *,
+    top: int = 5,
+    max_seeds: int = 6,
+    address: str | None = None,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> RaceResult:
     """Train the best of a search and its first trial with fresh seeds until it is clear who is best, or that nobody is.
 
     The same call goes on after an interruption.
     """
     result = read_search(name, runs=runs)
+    settings = _at(address, result.settings)
     return run_race(
-        result.directory, result.settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
+        result.directory, settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
     )
+
+
+def _at(address: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a search for the cluster at `address`; None leaves it where it ran."""
+    return settings if address is None else {**settings, "address": address}
 
 
 def _take_over(name: str, plan: Plan, runs: Path) -> dict[str, Any]:

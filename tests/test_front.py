@@ -10,7 +10,7 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.runs import SETTINGS, write_json
 from fer_search.spaces import check_space
-from fer_search.tuning.run import Resources
+from fer_search.tuning.connection import Resources
 
 BASE = {"backbone": "test_resnet", "pretrained": False, "stem_stride": 2, "drop_path": 0.0, "epochs": 2}
 # Width of the fusion, value at the horizon, and a cost that no network really has.

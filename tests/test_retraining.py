@@ -28,7 +28,7 @@ from fer_search.tracking import local_store
 from fer_search.training.run import train_to_end
 from fer_search.training.trainer import Trainer
 from fer_search.trainings import training_settings
-from fer_search.tuning.run import Resources
+from fer_search.tuning.connection import Resources
 
 BASE = {
     "backbone": "test_resnet", "pretrained": False, "stem_stride": 2, "fusion_width": 0, "drop_path": 0.0,

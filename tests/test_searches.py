@@ -8,7 +8,7 @@ import torch
 from fer_search.searches import DiskNeed, expected_trials, prepare, preview
 from fer_search.training.checkpoint import checkpoint_bytes
 from fer_search.training.trainer import Trainer
-from fer_search.tuning.run import Resources
+from fer_search.tuning.connection import Resources
 
 SMOKE = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
 

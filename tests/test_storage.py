@@ -12,7 +12,7 @@ from fer_search.journal import read_events
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
 from fer_search.retraining import _train_at_once
-from fer_search.tuning.run import Resources
+from fer_search.tuning.connection import Resources
 
 TRAIN = ("train", "--name", "t", "epochs=3", "backbone=test_resnet", "pretrained=false", "fit_fraction=0.05")
 

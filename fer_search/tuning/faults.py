@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError
 from ray.tune.experiment import Trial
 
 from fer_search.journal import EPOCH_SECONDS
@@ -17,12 +18,15 @@ from fer_search.tuning.trial_state import TrialState
 
 MAX_FAILURES = 2
 """How often a trial may fail in a row without an epoch in between, and be tried again."""
+MAX_LOST_NODES = 20
+"""How often a trial may lose its node likewise, as spot machines are lost: beyond that it is what takes them down."""
 SILENCE_IN_EPOCHS = 10
 SHORTEST_SILENCE_SECONDS = 600.0
 FIRST_SILENCE_SECONDS = 7200.0
 CHECK_SECONDS = 1.0
 LONGEST_CHECK_SECONDS = 2.0
 LONGEST_REASON = 200
+NODE_DIED = "its node has died"  # Ray has no other sign of it than its message
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +49,9 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         number = trial.config["trial"]
         with self.limit.storage_faults():
             message = self._keep(trial)
-            if self.state.journal.trials[number].failures_in_a_row < MAX_FAILURES:
-                self.state.retry(number, message)
+            record, lost = self.state.journal.trials[number], is_loss_of_node(trial.get_pickled_error())
+            if record.lost_nodes_in_a_row < MAX_LOST_NODES if lost else record.failures_in_a_row < MAX_FAILURES:
+                self.state.retry(number, message, node_lost=lost)
             else:
                 self.state.fail(number, message)
                 self.retention.stopped(number)
@@ -60,6 +65,13 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
             file.write(text)
         reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
         return f"{textwrap.shorten(reason, LONGEST_REASON, placeholder=' ...')} (see {path})"
+
+
+def is_loss_of_node(error: Exception | None) -> bool:
+    """Return whether what Ray raised says that a node went away or could not be reached, and not that work failed."""
+    if isinstance(error, ActorDiedError):
+        return error.preempted or NODE_DIED in str(error)
+    return isinstance(error, ActorUnavailableError | NodeDiedError)
 
 
 class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray has no types

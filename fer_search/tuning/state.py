@@ -132,10 +132,10 @@ class SearchState:
         self._interrupted.append(number)
         self.journal.trial_paused(number)
 
-    def retry(self, number: int, message: str) -> None:
+    def retry(self, number: int, message: str, *, node_lost: bool = False) -> None:
         """Let a running trial that failed be tried again, from the epoch that it has reported last."""
         if number in self._running:
-            self.journal.trial_retried(number, message)
+            self.journal.trial_retried(number, message, node_lost=node_lost)
             self.interrupt(number)
 
     def fail(self, number: int, message: str) -> None:

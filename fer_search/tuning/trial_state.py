@@ -43,8 +43,8 @@ class TrialState(Protocol):
         """Let a running trial wait for the search to go on, at the epoch that it has reported last."""
         ...
 
-    def retry(self, number: int, message: str) -> None:
-        """Record a failure of a running trial that is to be tried again, from its last epoch on."""
+    def retry(self, number: int, message: str, *, node_lost: bool = False) -> None:
+        """Record a failure of a running trial, or the loss of its node; it is tried again from its last epoch on."""
         ...
 
     def fail(self, number: int, message: str) -> None:

@@ -40,10 +40,10 @@ class WholeTrainings:
         self._running.discard(number)
         self.journal.trial_paused(number)
 
-    def retry(self, number: int, message: str) -> None:
+    def retry(self, number: int, message: str, *, node_lost: bool = False) -> None:
         """Let a training that failed be tried again, from its last epoch on."""
         if number in self._running:
-            self.journal.trial_retried(number, message)
+            self.journal.trial_retried(number, message, node_lost=node_lost)
             self.interrupt(number)
 
     def fail(self, number: int, message: str) -> None:

@@ -26,7 +26,8 @@ from fer_search.journal import FILE_NAME, Journal, read_events
 from fer_search.recipe import Recipe
 from fer_search.record import recorded
 from fer_search.tracking import local_store
-from fer_search.tuning.run import Resources, connected, run_trials
+from fer_search.tuning.connection import Resources, connected
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.space_file import read_space
 from fer_search.tuning.state import SearchState

@@ -56,9 +56,10 @@ from fer_search.retraining import fresh_seeds
 from fer_search.spaces import check_space
 from fer_search.training.evaluation import epoch_metrics, predict_logits
 from fer_search.training.trainer import Diverged, Trainer
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.objective import Objective
-from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState, Verdict

@@ -12,7 +12,7 @@ from fer_search.journal import FILE_NAME, read_events, read_journal, reproducibl
 from fer_search.races import objective_on
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
-from fer_search.tuning.run import Resources
+from fer_search.tuning.connection import Resources
 
 SCRIPT = Path(__file__).with_name("chaos.py")
 NAME = "chaos"

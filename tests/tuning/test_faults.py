@@ -16,8 +16,8 @@ import ray
 from toy import HORIZON, search_toy
 
 from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import Resources
 
 TOY = Path(__file__).with_name("toy.py")
 ONE = Resources(max_concurrent=1)

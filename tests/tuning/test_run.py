@@ -17,9 +17,9 @@ from toy import search_toy
 from fer_search.checkpoints import CHECKPOINTS
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.retention import most_checkpoints
-from fer_search.tuning.run import Resources
 from fer_search.tuning.select import leaderboard, select_winner
 
 TOY = Path(__file__).with_name("toy.py")

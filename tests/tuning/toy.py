@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.journal import FILE_NAME, Journal
-from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.connection import Resources
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.space_file import read_space
 from fer_search.tuning.state import SearchState

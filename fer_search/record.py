@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.data.faces import Faces
+from fer_search.data.fer2013 import canonical_source
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import Follower, each
@@ -86,7 +87,7 @@ def split_for(faces: Faces, recipe: Recipe) -> Splits:
 def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
     """Return what a run records of its data: where it came from, what it was, and how it was split."""
     return {
-        "source": source if source == "synthetic" else str(Path(source).expanduser().resolve()),
+        "source": canonical_source(source),
         "fingerprint": faces.fingerprint(),
         "num_fit": len(splits.fit),
         "num_validation": len(splits.validation),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import mlflow.onnx
@@ -54,6 +55,14 @@ def check_uri(uri: str) -> None:
     if scheme not in SCHEMES:
         rule = f"must begin with one of {', '.join(f'{known}:' for known in SCHEMES)}"
         raise InvalidInput(problem("command line", "tracking-uri", rule, uri))
+    try:
+        password = urlsplit(uri).password
+    except ValueError as error:
+        raise InvalidInput(problem("command line", "tracking-uri", "must be a URI", uri)) from error
+    if password:
+        rule = "must hold no password, since it is put on record (it belongs in the environment: {})"
+        variable = "MLFLOW_TRACKING_PASSWORD" if scheme.startswith("http") else "PGPASSWORD and the like"
+        raise InvalidInput(problem("command line", "tracking-uri", rule.format(variable), f"{scheme}://..."))
 
 
 def answer_problem(uri: str) -> str | None:

@@ -24,7 +24,7 @@ def cached(decode: Callable[[], Faces], *, identity: str, cache_dir: Path | None
     Without `cache_dir` it is `$FER_SEARCH_CACHE`, else `$XDG_CACHE_HOME/fer_search`, else `~/.cache/fer_search`.
     """
     digest = hashlib.sha256(f"{_FORMAT}\n{identity}".encode(errors="surrogateescape")).hexdigest()
-    path = (cache_dir or _default_cache_dir()) / f"faces-{digest[:24]}.parquet"
+    path = (cache_dir or default_cache_dir()) / f"faces-{digest[:24]}.parquet"
     if path.exists():
         try:
             return _read_verified(path)
@@ -45,7 +45,8 @@ def _read_verified(path: Path) -> Faces:
     return faces
 
 
-def _default_cache_dir() -> Path:
+def default_cache_dir() -> Path:
+    """Return the user's cache directory."""
     if own := os.environ.get("FER_SEARCH_CACHE"):
         return Path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):

@@ -10,6 +10,7 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013_csv import read_csv
 from fer_search.data.fer2013_folder import list_images, read_images
 from fer_search.data.fer2013_parquet import read_parquet
+from fer_search.data.remote import is_uri, local_copy
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput, problem
 
@@ -23,21 +24,27 @@ _CSV_NAMES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 def load_faces(source: str | Path, *, cache_dir: Path | None = None) -> Faces:
     """Load labelled faces from `source`.
 
-    `source` is "synthetic", a csv file (`fer2013.csv`, `icml_face_data.csv`, `train.csv`), a parquet file in our form,
-    or a directory with one of those csv files or with `train/<emotion>/` and `test/<emotion>/` images. Decoded csv
-    files and folders are cached in `cache_dir`, by default a directory of the user (see `cache.cached`), until the
-    source changes.
+    `source` is "synthetic", or names, as a path or a URI (s3://, gs://, file://), a csv file (`fer2013.csv`,
+    `icml_face_data.csv`, `train.csv`), a parquet file in our form, or a directory with one of those csv files or with
+    `train/<emotion>/` and `test/<emotion>/` images. Copies of what is behind a URI, and decoded csv files and folders,
+    are cached in `cache_dir`, by default a directory of the user (see `cache.cached`), until the source changes.
 
     Raises:
         InvalidInput: with every problem of the source, before anything is cached.
     """
     if source == SYNTHETIC:
         return synthesize()
-    path = Path(source).expanduser()
+    remote = is_uri(str(source))
+    path = local_copy(str(source), cache_dir=cache_dir) if remote else Path(source).expanduser()
     try:
         return _load(_resolve(path), cache_dir)
     except OSError as error:
         raise InvalidInput(problem(path, "source", "must be readable", str(error))) from error
+
+
+def canonical_source(source: str) -> str:
+    """Return a source as it is found again from another working directory."""
+    return source if source == SYNTHETIC or is_uri(source) else str(Path(source).expanduser().resolve())
 
 
 def _resolve(path: Path) -> Path:

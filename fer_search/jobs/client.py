@@ -25,6 +25,7 @@ OWN = "fer_search"
 """The key in a job's metadata by which our jobs are known; it holds the version that was submitted."""
 REACH_SECONDS = 5.0
 TOKEN_HINT = "in RAY_AUTH_TOKEN, or in a file that RAY_AUTH_TOKEN_PATH names"
+CHATTY = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
 RECONNECT_SECONDS = 2.0
 START_SECONDS = 300.0
 POLL_SECONDS = 0.5
@@ -77,11 +78,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self.address = address
         _check_reachable(address)
-        for chatty in (
-            "dashboard.modules.job.sdk",
-            "dashboard.modules.dashboard_sdk",
-            "_private.runtime_env.packaging",
-        ):
+        for chatty in CHATTY:
             logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
         try:
             self._client = JobSubmissionClient(address)

@@ -208,6 +208,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("fer_search").setLevel(logging.INFO)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
     # Threads that spin while they wait bring a training to a crawl as soon as other work wants their cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:

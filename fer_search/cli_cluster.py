@@ -1,6 +1,5 @@
 """The commands for a cluster: check it, submit a command to it, follow, list and stop what was submitted."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -163,8 +162,6 @@ def status_on_cluster(name: str, address: str, runs: Path, *, as_json: bool) -> 
 
 
 def _connect(address: str) -> "Cluster":
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported, which is below
     from fer_search.jobs.client import Cluster
 
     return Cluster(address)

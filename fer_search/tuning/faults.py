@@ -49,7 +49,7 @@ class FailureCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         number = trial.config["trial"]
         with self.limit.storage_faults():
             message = self._keep(trial)
-            record, lost = self.state.journal.trials[number], is_loss_of_node(trial.get_pickled_error())
+            record, lost = self.state.journal.trials[number], is_loss_of_node(_take_error(trial))
             if record.lost_nodes_in_a_row < MAX_LOST_NODES if lost else record.failures_in_a_row < MAX_FAILURES:
                 self.state.retry(number, message, node_lost=lost)
             else:
@@ -72,6 +72,20 @@ def is_loss_of_node(error: Exception | None) -> bool:
     if isinstance(error, ActorDiedError):
         return error.preempted or NODE_DIED in str(error)
     return isinstance(error, ActorUnavailableError | NodeDiedError)
+
+
+def _take_error(trial: Trial) -> Exception | None:
+    """Return what Ray raised, and leave nothing behind that the next failure could be taken for."""
+    if trial.pickled_error_file is None:
+        return None
+    path = Path(trial.pickled_error_file)
+    try:
+        with path.open("rb") as file:
+            error: Exception = ray.cloudpickle.load(file)
+        path.unlink()
+    except FileNotFoundError:
+        return None
+    return error
 
 
 class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray has no types

@@ -1,0 +1,29 @@
+"""A cluster of several machines, each in namespaces of its own, with all that a real one has."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hosts import can_isolate, isolated
+from record_checks import check_twins
+from services import POSTGRES
+
+HERE = Path(__file__).parent
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not can_isolate(), reason="network namespaces (unshare and ip, as root) are not to be had"),
+]
+
+
+def play(scenario, directory, *, minutes):
+    """Run a scenario in namespaces of its own."""
+    done = isolated([sys.executable, HERE / scenario, directory], seconds=60 * minutes)
+    logs = [f"{log.name}:\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(directory.glob("*.log"))]
+    assert done.returncode == 0, "\n".join([*logs, done.stdout[-3000:], done.stderr[-4000:]])
+    return done.stdout
+
+
+@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed")
+def test_a_search_on_three_machines_loses_two_of_them_and_nothing_else(tmp_path):
+    play("lost_nodes.py", tmp_path, minutes=8)
+    check_twins(tmp_path / "three")

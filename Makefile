@@ -4,13 +4,16 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS ?= runs
 
-.PHONY: demo test chaos fuzz check bench clean
+.PHONY: demo test test-cluster chaos fuzz check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/demo.py --runs $(RUNS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py -m long

@@ -161,7 +161,7 @@ def default_resources() -> Resources:
 def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int, address: str | None = None) -> Resources:
     """Return what a trial is to occupy; where no GPUs were named, one if this machine, or the cluster, has any."""
     if gpus is None:
-        gpus = default_gpus(address) if address else default_resources().gpus
+        gpus = default_gpus(address, cpus=cpus) if address else default_resources().gpus
     return Resources(cpus, gpus, max_concurrent)
 
 

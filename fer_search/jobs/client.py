@@ -83,6 +83,8 @@ class Cluster:
         try:
             self._client = JobSubmissionClient(address)
             self._check_versions()
+        except InvalidInput:
+            raise
         except AuthenticationError as error:
             raise InvalidInput(
                 problem(address, "token", f"must be the cluster's own ({TOKEN_HINT})", _line(error))

@@ -76,7 +76,7 @@ def disk_problems(session: str) -> list[Finding]:
 
 def storage_problems(runs: str, *, word: str, node: str) -> list[Finding]:
     """Return whether `runs` is the driver's, and takes a file from this node."""
-    rule = f"{runs} must be a writable directory that is the same on every node"
+    rule = f"{runs} must be a writable directory, the same on every node"
     try:
         if not _reads(probe_file(runs, "driver"), word):
             return [("runs", rule, "another directory than the driver's, or none")]

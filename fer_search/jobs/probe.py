@@ -37,7 +37,7 @@ def probe(demand: Demand) -> dict[str, Any]:
     if demand.runs is not None and demand.name:
         demand, fingerprint, problems = _with_settings(demand, demand.runs, demand.name)
     with connected("auto"):
-        gpus = default_gpus("auto") if demand.gpus is None else demand.gpus
+        gpus = default_gpus("auto", cpus=demand.cpus) if demand.gpus is None else demand.gpus
         problems += resource_problems(Resources(demand.cpus, gpus))
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if demand.runs is None:

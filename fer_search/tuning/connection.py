@@ -6,16 +6,22 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray._private.state import state as cluster_state
+from ray._private.worker import global_worker
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from fer_search.errors import InvalidInput, problem
 
 REACH_SECONDS = 5.0
+AUTOSCALER_SECONDS = 60.0
+AUTOSCALER_ROUNDS_SECONDS = 12.0
+"""Two rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -45,10 +51,16 @@ def check_resources(resources: Resources) -> None:
 
 def resource_problems(resources: Resources) -> list[tuple[str, str, object]]:
     """Return why no node that is there, or that an autoscaler may start, can run a trial, as key, rule and value."""
-    nodes = [*live_nodes(), *startable_nodes()]
+    nodes = live_nodes()
     asked = {"CPU": float(resources.cpus), "GPU": resources.gpus}
     if any(all(node.get(kind, 0.0) >= amount for kind, amount in asked.items()) for node in nodes):
         return []
+    if is_autoscaler_v2(fetch_from_server=True):
+        return (
+            []
+            if _autoscaler_starts(resources)
+            else [("trial", "must fit on a node that is up or can be started", asked)]
+        )
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in asked}
     problems: list[tuple[str, str, object]] = [
         (f"{kind.lower()}s per trial", f"must be at most {most[kind]:g}, the most of any node", amount)
@@ -58,10 +70,12 @@ def resource_problems(resources: Resources) -> list[tuple[str, str, object]]:
     return problems or [("trial", "must fit on one node", asked)]
 
 
-def default_gpus(address: str) -> float:
-    """Return how many GPUs a trial occupies on a cluster where nobody said so: one where any node has one."""
+def default_gpus(address: str, *, cpus: int = 1) -> float:
+    """Return how many GPUs a trial occupies on a cluster where nobody said so: one where any node has, or may have."""
     with connected(address):
-        return 1.0 if any(node.get("GPU", 0.0) >= 1 for node in (*live_nodes(), *startable_nodes())) else 0.0
+        if any(node.get("GPU", 0.0) >= 1 for node in live_nodes()):
+            return 1.0
+        return 1.0 if is_autoscaler_v2(fetch_from_server=True) and _autoscaler_starts(Resources(cpus, 1.0)) else 0.0
 
 
 def live_nodes() -> list[Mapping[str, float]]:
@@ -69,14 +83,33 @@ def live_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def startable_nodes() -> list[Mapping[str, float]]:
-    """Return the resources of each type of node that the autoscaler of the connected cluster, if any, may start.
+def _autoscaler_starts(resources: Resources) -> bool:
+    """Return whether the autoscaler has a type of node for a trial: it is asked with a task, which is withdrawn.
 
-    Ray has no public call for it; its own libraries read the same state.
+    No call of Ray's lists those types, but what none of them could serve is reported as infeasible, at the autoscaler's
+    next round.
     """
-    config = cluster_state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [dict(group.resources) for group in groups if group.max_count != 0]
+    shape = {kind: amount for kind, amount in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)) if amount}
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(_nothing).remote()
+    asked = time.monotonic()
+    try:
+        while (passed := time.monotonic() - asked) < AUTOSCALER_SECONDS:
+            if ray.wait([task], timeout=1.0)[0]:
+                return True
+            reply = GetClusterStatusReply()
+            reply.ParseFromString(global_worker.gcs_client.get_cluster_status())
+            state = reply.autoscaling_state
+            if any(dict(each.resources_bundle) == shape for each in state.infeasible_resource_requests):
+                return False
+            if passed > AUTOSCALER_ROUNDS_SECONDS and (state.pending_instance_requests or state.pending_instances):
+                return True
+        return False
+    finally:
+        ray.cancel(task, force=True)
+
+
+def _nothing() -> None:
+    """Occupy what a trial does, for a moment."""
 
 
 def _room(node: Mapping[str, float], resources: Resources) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "chaos")]
 
-from hosts import OUTSIDE, Host, make_network
+from hosts import Host, make_network
 from mlflow import MlflowClient
 from record_checks import check_record
 from services import (
@@ -27,6 +27,7 @@ from services import (
     start_mlflow,
     start_node,
     until,
+    wait_for_dashboard,
 )
 
 from fer_search.journal import FILE_NAME, read_events
@@ -47,7 +48,7 @@ def main(directory: Path) -> None:
     token = make_token(directory)
     head, one, two = hosts = [Host(number, name) for number, name in enumerate(("head", "one", "two"))]
     start_node(head, directory, token, "head", cpus=1)
-    until(lambda: head.run("ss", "-ltn", capture_output=True).stdout.count(":8265"), seconds=90, what="the dashboard")
+    wait_for_dashboard(head)
     for host in (one, two):
         start_node(host, directory, token, "worker", head.address, cpus=1)
     places = ["--runs", directory, "--tracking-uri", uri]
@@ -153,5 +154,4 @@ def check_listing(head: Host, token: Path, job: str) -> None:
 
 
 if __name__ == "__main__":
-    assert OUTSIDE
     main(Path(sys.argv[1]).resolve())

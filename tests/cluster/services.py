@@ -86,9 +86,14 @@ def make_token(directory: Path) -> Path:
     return path
 
 
-def start_node(host: Host, directory: Path, token: Path, *role: str, cpus: int) -> None:
-    """Start Ray on a host with the shipped script: `head`, or `worker` and the head's address."""
+def start_node(host: Host, directory: Path, token: Path, *role: str, cpus: int, disk: str | None = None) -> None:
+    """Start Ray on a host with the shipped script: `head`, or `worker` and the head's address.
+
+    With `disk`, the host has only so much of its own for Ray.
+    """
     sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a socket's path has room for 107 bytes
+    if disk is not None:
+        host.run("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", sockets, check=True)
     host.sockets = Path(sockets)
     environment = {
         **ENVIRONMENT,
@@ -101,6 +106,11 @@ def start_node(host: Host, directory: Path, token: Path, *role: str, cpus: int) 
     script = CLUSTER / "ray_node.sh"
     options = [f"--num-cpus={cpus}", f"--temp-dir={sockets}"]
     host.start(directory / f"{host.name}.log", script, *role, *options, env=environment)
+
+
+def wait_for_dashboard(head: Host) -> None:
+    """Wait until the head takes jobs."""
+    until(lambda: ":8265" in head.run("ss", "-ltn", capture_output=True).stdout, seconds=90, what="the dashboard")
 
 
 def fer_search(host: Host, token: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,65 @@
+"""What fits on a cluster's nodes, and who may speak to a Ray that a search started for itself."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fer_search.tuning.connection import Resources, _room
+
+HOLD = """
+import os
+import sys
+import ray
+from fer_search.tuning.connection import connected
+with connected(None):
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
+CALL = """
+import sys
+import ray
+ray.init(address=sys.argv[1], logging_level="ERROR")
+print("connected")
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "resources", "room"),
+    [
+        ({"CPU": 8.0}, Resources(cpus=1), 8),
+        ({"CPU": 8.0}, Resources(cpus=3), 2),
+        ({"CPU": 8.0}, Resources(cpus=1, gpus=1), 0),
+        ({"CPU": 8.0, "GPU": 2.0}, Resources(cpus=1, gpus=1), 2),
+        ({"CPU": 8.0, "GPU": 4.0}, Resources(cpus=1, gpus=2), 2),
+        ({"CPU": 64.0, "GPU": 4.0}, Resources(cpus=1, gpus=0.25), 16),
+        ({"CPU": 64.0, "GPU": 4.0}, Resources(cpus=1, gpus=0.4), 8),  # two on each: no trial has parts of two GPUs
+        ({"CPU": 3.0, "GPU": 4.0}, Resources(cpus=1, gpus=0.25), 3),
+        ({"memory": 1.0}, Resources(cpus=1), 0),
+    ],
+)
+def test_as_many_trials_fit_on_a_node_as_its_scarcest_resource_holds(node, resources, room):
+    assert _room(node, resources) == room
+
+
+def test_a_ray_of_a_search_of_its_own_answers_nobody_else_and_leaves_no_token_behind(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    clean["HOME"] = str(tmp_path)
+    search = subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address, token = search.stdout.readline().split()
+        assert not list(tmp_path.rglob("auth_token"))
+
+        def call(**given):
+            environment = {**clean, "RAY_gcs_rpc_server_connect_timeout_s": "2", **given}
+            words = [sys.executable, "-c", CALL, address]
+            return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+
+        assert "connected" in call(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token).stdout
+        assert "connected" not in call(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64).stdout
+        assert "connected" not in call(RAY_AUTH_MODE="disabled").stdout
+    finally:
+        search.communicate("")

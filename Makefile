@@ -31,7 +31,7 @@ bench: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,weights]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,weights,server]'
 	touch $@
 
 clean:

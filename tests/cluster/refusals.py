@@ -114,9 +114,7 @@ def other_versions(scene: Scene) -> None:
 
 def storage(scene: Scene) -> None:
     """The directory of the runs is another one on the worker, then one that may only be read."""
-    node = (
-        f"node {scene.worker.address}: runs: {scene.runs} must be a writable directory that is the same on every node"
-    )
+    node = f"node {scene.worker.address}: runs: {scene.runs} must be a writable directory, the same on every node"
     scene.on_worker("mount", "-t", "tmpfs", "tmpfs", scene.runs)
     scene.refused(node)
     scene.on_worker("umount", scene.runs)

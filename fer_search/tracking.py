@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
 import mlflow.onnx
@@ -14,13 +13,10 @@ import onnx
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
-from fer_search.errors import InvalidInput, problem
-
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "fer_search"
 REGISTERED_MODEL = "fer_search"
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 ENDED = ("FINISHED", "KILLED", "FAILED")
 MOST_METRICS = 1000
 MOST_PARAMS = 100
@@ -47,22 +43,6 @@ class Epoch:
 def local_store(directory: Path) -> str:
     """Return the URI of the embedded SQLite store in `directory`."""
     return f"sqlite:///{(directory / 'mlflow.db').resolve()}"
-
-
-def check_uri(uri: str) -> None:
-    """Raise InvalidInput for an address that MLflow cannot track to; a server that is merely away is no mistake."""
-    scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme not in SCHEMES:
-        rule = f"must begin with one of {', '.join(f'{known}:' for known in SCHEMES)}"
-        raise InvalidInput(problem("command line", "tracking-uri", rule, uri))
-    try:
-        password = urlsplit(uri).password
-    except ValueError as error:
-        raise InvalidInput(problem("command line", "tracking-uri", "must be a URI", uri)) from error
-    if password:
-        rule = "must hold no password, since it is put on record (it belongs in the environment: {})"
-        variable = "MLFLOW_TRACKING_PASSWORD" if scheme.startswith("http") else "PGPASSWORD and the like"
-        raise InvalidInput(problem("command line", "tracking-uri", rule.format(variable), f"{scheme}://..."))
 
 
 def answer_problem(uri: str) -> str | None:

@@ -37,8 +37,9 @@ from fer_search.search_result import SearchResult
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.spaces import check_space
-from fer_search.tracking import Tracker, check_uri, local_store
+from fer_search.tracking import Tracker, local_store
 from fer_search.tracking_state import DESCRIPTION
+from fer_search.tracking_uri import check_uri
 from fer_search.tracking_writer import send_all
 from fer_search.trainings import run_training
 from fer_search.tuning.connection import Resources

@@ -29,7 +29,7 @@ def local_copy(uri: str, *, cache_dir: Path | None = None) -> Path:
     Credentials come from where the store's own tools look for them: environment, profile, or the machine's role.
     Raises InvalidInput where there is nothing that can be read, or where the URI holds a secret.
     """
-    _check_no_secret(uri)
+    check_no_secret(uri)
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
         infos = _files(filesystem, path)
@@ -68,7 +68,7 @@ def _fetch(uri: str, filesystem: Any, path: str, copy: Path) -> None:
         raise InvalidInput(problem(uri, "source", "must be readable, and fit into the cache", str(error))) from error
 
 
-def _check_no_secret(uri: str) -> None:
+def check_no_secret(uri: str) -> None:
     """Raise InvalidInput for a URI with credentials in it: it is put on record, and on command lines."""
     try:
         parts = urlsplit(uri)

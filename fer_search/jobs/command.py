@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fer_search.data.remote import check_no_secret, is_uri
 from fer_search.errors import InvalidInput, problem
+from fer_search.tracking_uri import check_uri
 
 COMMANDS = (
     "search",
@@ -85,6 +87,10 @@ def _check_places(parameters: Mapping[str, Any]) -> None:
         problems.append(problem("command line", "data", rule, data))
     if problems:
         raise InvalidInput(problems)
+    if data is not None and is_uri(data):
+        check_no_secret(data)
+    if uri := parameters.get("tracking_uri"):
+        check_uri(uri)
 
 
 def _words(parameter: Any, value: Any) -> list[str]:

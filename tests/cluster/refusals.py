@@ -43,6 +43,7 @@ class Scene:
         print(done.stderr, flush=True)
         assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
+        assert "secret" not in done.stderr.replace("must hold no", "")
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         for each in expected:
             assert any(each in line for line in lines), (each, done.stderr)

@@ -1,5 +1,6 @@
 """A cluster of several machines, each in namespaces of its own, with all that a real one has."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,3 +28,14 @@ def play(scenario, directory, *, minutes):
 def test_a_search_on_three_machines_loses_two_of_them_and_nothing_else(tmp_path):
     play("lost_nodes.py", tmp_path, minutes=8)
     check_twins(tmp_path / "three")
+
+
+def test_what_is_wrong_with_a_cluster_is_said_before_anything_is_queued(tmp_path):
+    play("refusals.py", tmp_path, minutes=9)
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="Slurm or munge is not installed"
+)
+def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeue_and_in_an_array(tmp_path):
+    play("batch.py", tmp_path, minutes=9)

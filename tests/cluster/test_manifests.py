@@ -120,7 +120,7 @@ def test_kuberays_manifests_are_valid_by_its_crds_to_the_last_key(name, crd):
 
 
 def make_strict(schema):
-    """Let a CRD's schema refuse keys that it does not know, as the API server does, and take what it calls int or string."""
+    """Let a CRD's schema refuse keys that it does not know, and take what it calls an int or a string."""
     if isinstance(schema, list):
         for each in schema:
             make_strict(each)

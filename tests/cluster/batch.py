@@ -1,0 +1,189 @@
+"""Slurm for real on machines of its own, and the shipped batch scripts from sbatch to a finished search.
+
+Run in namespaces of its own: batch.py DIRECTORY.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "chaos")]
+
+from hosts import OUTSIDE, Host, make_network
+from services import BIN, CLUSTER, ENVIRONMENT, ROOT, until
+
+from fer_search.journal import FILE_NAME, read_events, read_journal
+
+CPUS = 2
+QUICK = "fit_fraction=0.1 validation_fraction=0.05 batch_size=16"
+
+
+class Slurm:
+    """A controller here, and a daemon on each host."""
+
+    def __init__(self, directory: Path, hosts: list[Host]) -> None:
+        self.directory, self.hosts = directory, hosts
+        self.settings = directory / "slurm"
+        self.settings.mkdir()
+        (self.settings / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        (self.settings / "slurm.conf").write_text(self._configuration())
+        self.environment = {**ENVIRONMENT, "SLURM_CONF": str(self.settings / "slurm.conf")}
+
+    def _configuration(self) -> str:
+        here = self.settings
+        nodes = [f"NodeName={host.name} NodeAddr={host.address} CPUs={CPUS} RealMemory=4000" for host in self.hosts]
+        return "\n".join(
+            [
+                "ClusterName=test",
+                f"SlurmctldHost=controller({OUTSIDE})",
+                "SlurmUser=root",
+                f"AuthInfo=socket={here}/munge.socket,cred_expire=10",
+                "ProctrackType=proctrack/linuxproc",
+                "TaskPlugin=task/none",
+                "SelectType=select/cons_tres",
+                "SelectTypeParameters=CR_CPU",
+                "ReturnToService=2",
+                f"StateSaveLocation={here}/state",
+                f"SlurmdSpoolDir={here}/spool_%n",
+                f"SlurmctldPidFile={here}/controller.pid",
+                f"SlurmdPidFile={here}/%n.pid",
+                *nodes,
+                "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
+            ]
+        )
+
+    def start(self) -> None:
+        (self.settings / "state").mkdir()
+        key = self.settings / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(64))
+        munge = ["--socket", "--key-file", "--pid-file", "--log-file", "--seed-file"]
+        places = ["munge.socket", "munge.key", "munge.pid", "munge.log", "munge.seed"]
+        options = [f"{option}={self.settings / place}" for option, place in zip(munge, places, strict=True)]
+        subprocess.run(["munged", "--force", "--num-threads=2", *options], check=True)
+        self._log("controller", ["slurmctld", "-D"])
+        for host in self.hosts:
+            log = self.directory / f"{host.name}.log"
+            host.start(log, "slurmd", "-D", "-N", host.name, env=self.environment)
+        until(lambda: self.run("sinfo", "-h", "-o", "%T %D").stdout.split() == ["idle", "2"], seconds=60, what="Slurm")
+
+    def _log(self, name: str, command: list[str]) -> None:
+        with (self.directory / f"{name}.log").open("w") as log:
+            subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def run(self, *command: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(list(map(str, command)), env=self.environment, text=True, capture_output=True)
+
+    def submit(self, *words: object, **variables: object) -> str:
+        """Submit a script from the checkout, as its own head says, and return the job's number."""
+        sized = ["--parsable", f"--cpus-per-task={CPUS}", "--gpus-per-node=0", f"--chdir={self.directory}"]
+        environment = {**self.environment, "FER_SEARCH_HOME": str(ROOT), "VENV": str(BIN.parent)}
+        environment |= {name: str(value) for name, value in variables.items()}
+        done = subprocess.run(
+            ["sbatch", *sized, *map(str, words)], cwd=ROOT, env=environment, text=True, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def state(self, job: str) -> str:
+        words = dict(
+            word.split("=", 1) for word in self.run("scontrol", "-o", "show", "job", job).stdout.split() if "=" in word
+        )
+        return words["JobState"]
+
+
+def main(directory: Path) -> None:
+    make_network()
+    subprocess.run(["hostname", "controller"], check=True)
+    hosts = [Host(number, name) for number, name in enumerate(("n1", "n2"))]
+    slurm = Slurm(directory, hosts)
+    slurm.start()
+    over_both_nodes(slurm)
+    time_is_up(slurm)
+    several_spaces(slurm)
+
+
+def epochs(run: Path) -> list[tuple[int, int]]:
+    events = [event for event, _ in read_events(run / FILE_NAME)]
+    return [(event["trial"], event["epoch"]) for event in events if event["event"] == "epoch_ended"]
+
+
+def check_finished(run: Path, trials: int) -> None:
+    """All trials ended, none of them failed, and every epoch is there once."""
+    found = read_journal(run / FILE_NAME)
+    assert len(found) == trials
+    assert all(trial.ended and trial.state != "FAIL" for trial in found)
+    assert len(set(epochs(run))) == len(epochs(run)) == sum(len(trial.epochs) for trial in found)
+
+
+def over_both_nodes(slurm: Slurm) -> None:
+    """A search is on both nodes, shows its token to nobody, and leaves nothing behind."""
+    runs = slurm.directory / "runs"
+    options = f"--trials 6 epochs=3 {QUICK}"
+    script = CLUSTER / "slurm" / "search.sbatch"
+    space = ROOT / "search_spaces" / "smoke.toml"
+    job = slurm.submit("--nodes=2", script, NAME="both", RUNS=runs, SPACE=space, OPTIONS=options)
+    seen: set[str] = set()
+
+    def trained_on_both():
+        assert slurm.state(job) in ("PENDING", "CONFIGURING", "RUNNING"), slurm.state(job)
+        seen.update(host.name for host in slurm.hosts if any("Trainable" in line for line in host.command_lines()))
+        return len(seen) == 2
+
+    until(trained_on_both, seconds=150, what="trials on both nodes")
+    (token,) = (runs / f".slurm_{job}").glob("token")
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.parent.stat().st_mode & 0o077 == 0
+    secret = token.read_text()
+    assert len(secret) == 64
+    assert not [line for host in slurm.hosts for line in host.command_lines() if secret in line]
+    until(lambda: slurm.state(job) == "COMPLETED", seconds=200, what="the end of the job")
+    check_finished(runs / "both", 6)
+    assert not (runs / f".slurm_{job}").exists()
+    assert not list(Path("/tmp").glob(f"fer_search_{job}*"))
+    print("over both nodes: done", flush=True)
+
+
+def time_is_up(slurm: Slurm) -> None:
+    """Slurm's warning lets the epochs end, the job goes back into the queue and then goes on where it was."""
+    runs = slurm.directory / "runs"
+    options = f"--trials 4 epochs=9 {QUICK}"
+    space = ROOT / "search_spaces" / "smoke.toml"
+    script = CLUSTER / "slurm" / "search.sbatch"
+    job = slurm.submit("--nodes=1", script, NAME="twice", RUNS=runs, SPACE=space, OPTIONS=options)
+    until(lambda: len(epochs(runs / "twice")) >= 3, seconds=150, what="three epochs")
+    before = len(epochs(runs / "twice"))
+    assert slurm.run("scancel", "--batch", "--signal=USR1", job).returncode == 0
+    until(lambda: slurm.state(job) == "PENDING", seconds=120, what="the job in the queue again")
+    at_requeue = epochs(runs / "twice")
+    assert len(at_requeue) >= before
+    until(lambda: slurm.state(job) == "COMPLETED", seconds=300, what="the end of the job that goes on")
+    assert epochs(runs / "twice")[: len(at_requeue)] == at_requeue
+    assert len(epochs(runs / "twice")) > len(at_requeue)
+    check_finished(runs / "twice", 4)
+    print("time is up: done", flush=True)
+
+
+def several_spaces(slurm: Slurm) -> None:
+    """The tasks of an array are searches of a space each, side by side."""
+    runs = slurm.directory / "runs"
+    spaces = []
+    for name in ("one", "two"):
+        path = slurm.directory / f"{name}.toml"
+        path.write_text((ROOT / "search_spaces" / "smoke.toml").read_text())
+        spaces.append(path)
+    options = f"--trials 2 epochs=2 {QUICK}"
+    job = slurm.submit("--array=0-1", CLUSTER / "slurm" / "array.sbatch", *spaces, NAME="a", RUNS=runs, OPTIONS=options)
+    for task in range(2):
+        until(
+            lambda task=task: slurm.state(f"{job}_{task}") == "COMPLETED", seconds=240, what=f"the end of task {task}"
+        )
+    for name in ("a_one", "a_two"):
+        check_finished(runs / name, 2)
+    print("several spaces: done", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

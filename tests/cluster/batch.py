@@ -4,6 +4,7 @@ Run in namespaces of its own: batch.py DIRECTORY.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from services import BIN, CLUSTER, ENVIRONMENT, ROOT, until
 from fer_search.journal import FILE_NAME, read_events, read_journal
 
 CPUS = 2
+OWN_DISK = "/var/tmp"
 QUICK = "fit_fraction=0.1 validation_fraction=0.05 batch_size=16"
 
 
@@ -79,7 +81,7 @@ class Slurm:
     def submit(self, *words: object, **variables: object) -> str:
         """Submit a script from the checkout, as its own head says, and return the job's number."""
         sized = ["--parsable", f"--cpus-per-task={CPUS}", "--gpus-per-node=0", f"--chdir={self.directory}"]
-        environment = {**self.environment, "FER_SEARCH_HOME": str(ROOT), "VENV": str(BIN.parent)}
+        environment = {**self.environment, "FER_SEARCH_HOME": str(ROOT), "VENV": str(BIN.parent), "SCRATCH": OWN_DISK}
         environment |= {name: str(value) for name, value in variables.items()}
         done = subprocess.run(
             ["sbatch", *sized, *map(str, words)], cwd=ROOT, env=environment, text=True, capture_output=True
@@ -88,16 +90,16 @@ class Slurm:
         return done.stdout.strip()
 
     def state(self, job: str) -> str:
-        words = dict(
-            word.split("=", 1) for word in self.run("scontrol", "-o", "show", "job", job).stdout.split() if "=" in word
-        )
-        return words["JobState"]
+        shown = self.run("scontrol", "-o", "show", "job", job).stdout
+        return re.search(r"JobState=(\w+)", shown)[1]
 
 
 def main(directory: Path) -> None:
     make_network()
     subprocess.run(["hostname", "controller"], check=True)
     hosts = [Host(number, name) for number, name in enumerate(("n1", "n2"))]
+    for host in hosts:
+        host.run("mount", "-t", "tmpfs", "tmpfs", OWN_DISK, check=True)
     slurm = Slurm(directory, hosts)
     slurm.start()
     over_both_nodes(slurm)
@@ -142,7 +144,8 @@ def over_both_nodes(slurm: Slurm) -> None:
     until(lambda: slurm.state(job) == "COMPLETED", seconds=200, what="the end of the job")
     check_finished(runs / "both", 6)
     assert not (runs / f".slurm_{job}").exists()
-    assert not list(Path("/tmp").glob(f"fer_search_{job}*"))
+    left = [host.run("ls", OWN_DISK, capture_output=True).stdout for host in slurm.hosts]
+    assert left == ["", ""], left
     print("over both nodes: done", flush=True)
 
 
@@ -177,9 +180,8 @@ def several_spaces(slurm: Slurm) -> None:
     options = f"--trials 2 epochs=2 {QUICK}"
     job = slurm.submit("--array=0-1", CLUSTER / "slurm" / "array.sbatch", *spaces, NAME="a", RUNS=runs, OPTIONS=options)
     for task in range(2):
-        until(
-            lambda task=task: slurm.state(f"{job}_{task}") == "COMPLETED", seconds=240, what=f"the end of task {task}"
-        )
+        ended = f"{job}_{task}"
+        until(lambda ended=ended: slurm.state(ended) == "COMPLETED", seconds=240, what=f"the end of {ended}")
     for name in ("a_one", "a_two"):
         check_finished(runs / name, 2)
     print("several spaces: done", flush=True)

@@ -47,8 +47,9 @@ class Host:
     def __init__(self, number: int, name: str) -> None:
         self.name, self.address = name, f"10.77.0.{10 + number}"
         self._link = f"veth{number}"
-        ready = f"hostname {name} && ip link set lo up && exec sleep infinity"
-        self._keeper = subprocess.Popen([*ISOLATED, "sh", "-c", ready])
+        # The first process of a machine has to take leave of orphans, which a shell does.
+        boot = f"ip link set lo up && hostname {name} && while :; do sleep 1000; done"
+        self._keeper = subprocess.Popen([*ISOLATED, "bash", "-c", boot])
         self._init = self._first_process()
         inside = f"{self._link}i"
         for words in (
@@ -91,7 +92,8 @@ class Host:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             for child in children.read_text().split():
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sleep"):
+                named = subprocess.run(["nsenter", "-t", child, "--uts", "hostname"], capture_output=True, text=True)
+                if named.stdout.strip() == self.name:
                     return int(child)
             time.sleep(0.02)
         raise TimeoutError(f"{self.name} did not come up")

@@ -30,6 +30,10 @@ def test_a_search_on_three_machines_loses_two_of_them_and_nothing_else(tmp_path)
     check_twins(tmp_path / "three")
 
 
+def test_a_search_that_is_a_job_is_stopped_gone_on_with_and_its_winner_retrained(tmp_path):
+    play("job_life.py", tmp_path, minutes=6)
+
+
 def test_what_is_wrong_with_a_cluster_is_said_before_anything_is_queued(tmp_path):
     play("refusals.py", tmp_path, minutes=9)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start this machine's part of a Ray cluster, and stay until it ends:
+# Start this machine's part of a Ray cluster, and stay until it ends (or return once it is up, with DETACHED=1):
 #
 #     ray_node.sh head [OPTION OF RAY START]...
 #     ray_node.sh worker HEAD_ADDRESS [OPTION OF RAY START]...
@@ -54,8 +54,8 @@ options=(
     --min-worker-port=$((first + 10))
     --max-worker-port=$((first + 509))
     --disable-usage-stats
-    --block
 )
+[ -n "${DETACHED:-}" ] || options+=(--block)
 if [ "$role" = head ]; then
     exec ray start --head --port="$first" --ray-client-server-port=$((first + 7)) \
         --dashboard-host=127.0.0.1 --dashboard-port="${DASHBOARD_PORT:-8265}" "${options[@]}" "$@"

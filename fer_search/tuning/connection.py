@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray._private.worker import global_worker
@@ -20,8 +21,8 @@ from fer_search.errors import InvalidInput, problem
 
 REACH_SECONDS = 5.0
 AUTOSCALER_SECONDS = 60.0
-AUTOSCALER_ROUNDS_SECONDS = 12.0
-"""Two rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
+AUTOSCALER_ROUNDS = 2
+"""Rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -91,21 +92,26 @@ def _autoscaler_starts(resources: Resources) -> bool:
     """
     shape = {kind: amount for kind, amount in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)) if amount}
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(_nothing).remote()
-    asked = time.monotonic()
+    deadline, first = time.monotonic() + AUTOSCALER_SECONDS, _autoscaling_state().autoscaler_state_version
     try:
-        while (passed := time.monotonic() - asked) < AUTOSCALER_SECONDS:
+        while time.monotonic() < deadline:
             if ray.wait([task], timeout=1.0)[0]:
                 return True
-            reply = GetClusterStatusReply()
-            reply.ParseFromString(global_worker.gcs_client.get_cluster_status())
-            state = reply.autoscaling_state
+            state = _autoscaling_state()
             if any(dict(each.resources_bundle) == shape for each in state.infeasible_resource_requests):
                 return False
-            if passed > AUTOSCALER_ROUNDS_SECONDS and (state.pending_instance_requests or state.pending_instances):
+            is_answer = state.autoscaler_state_version >= first + AUTOSCALER_ROUNDS
+            if is_answer and (state.pending_instance_requests or state.pending_instances):
                 return True
         return False
     finally:
         ray.cancel(task, force=True)
+
+
+def _autoscaling_state() -> Any:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(global_worker.gcs_client.get_cluster_status())
+    return reply.autoscaling_state
 
 
 def _nothing() -> None:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))
 
 import ray
 import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_TYPE
 from services import BIN, CLUSTER, ENVIRONMENT, ROOT, until
 
 from fer_search.journal import FILE_NAME, read_journal
@@ -42,6 +43,7 @@ def start_head(directory: Path, shipped: dict) -> None:
                "max_workers": min(kind.get("max_workers", 0), 2)}
         for name, kind in shipped["available_node_types"].items()
     }  # fmt: skip
+    types[FAKE_HEAD_NODE_TYPE] = types.pop(shipped["head_node_type"])
     types["cpu"] = {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 2, "node_config": {}}
     config = {
         "cluster_name": shipped["cluster_name"],
@@ -60,7 +62,7 @@ def start_head(directory: Path, shipped: dict) -> None:
         },
         "auth": {},
         "available_node_types": types,
-        "head_node_type": shipped["head_node_type"],
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
         "rsync_exclude": [], "rsync_filter": [], "docker": {},
         "initialization_commands": [], "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [],
@@ -76,9 +78,9 @@ def start_head(directory: Path, shipped: dict) -> None:
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
     sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    words = [BIN / "ray", "start", "--head", "--port=6379", "--node-ip-address=127.0.0.1", "--num-cpus=0", "--num-gpus=0",
-             "--object-store-memory=200000000", "--include-dashboard=false", f"--temp-dir={sockets}",
-             f"--autoscaling-config={path}"]  # fmt: skip
+    words = [BIN / "ray", "start", "--head", "--port=6379", "--node-ip-address=127.0.0.1", "--num-cpus=0",
+             "--num-gpus=0", "--object-store-memory=200000000", "--include-dashboard=false",
+             f"--temp-dir={sockets}", f"--autoscaling-config={path}"]  # fmt: skip
     environment = {**ENVIRONMENT, **{key: value for key, value in os.environ.items() if key.startswith("RAY_")}}
     with (directory / "head.log").open("w") as log:
         subprocess.run(list(map(str, words)), env=environment, stdout=log, stderr=log, check=True)

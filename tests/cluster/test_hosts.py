@@ -43,3 +43,7 @@ def test_what_is_wrong_with_a_cluster_is_said_before_anything_is_queued(tmp_path
 )
 def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeue_and_in_an_array(tmp_path):
     play("batch.py", tmp_path, minutes=9)
+
+
+def test_rays_autoscaler_brings_the_nodes_that_trials_need_and_takes_them_away_again(tmp_path):
+    play("autoscale.py", tmp_path, minutes=6)

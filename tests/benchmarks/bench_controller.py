@@ -6,8 +6,8 @@
     python tests/benchmarks/bench_controller.py loop [--futures 10,100,1000,10000]
 
 `record` resumes searches of search_spaces/full.toml, of 14 epochs a trial, with so many trials in their journal, and
-asks for trials and reports epochs: no Ray. `run` is the real thing, with trainings that sleep: so many trials at once in
-one Ray session, whose processors are only counted. `growth` is one long search whose trainings cost nothing. `loop` is
+asks for trials and reports epochs: no Ray. `run` is the real thing, with trainings that sleep: so many trials at once
+in one Ray session, whose processors are only counted. `growth` is one long search whose trainings cost nothing. `loop` is
 one turn of Tune's event loop, which waits for one future among so many. Milliseconds are of processor time unless they
 are said to be of the clock; (low to high) are the extremes.
 """
@@ -224,9 +224,10 @@ def search(directory: Path, space: Space, count: int, seconds: float, reports: i
     trained = seconds * len(steady) / (count * (steady[-1] - full)) if steady else float("nan")
     first, last = next(each for each in sampler.samples if each.reports >= WARM), sampler.samples[-1]
     number = last.reports - first.reports
+    main, every = (1e3 * seconds / number for seconds in (last.main - first.main, last.all - first.all))
     return (
-        f"{len(ended):7} {full - events[0]['time']:8.1f} {trained:8.1%} {1e3 * (last.main - first.main) / number:10.2f} "
-        f"{1e3 * (last.all - first.all) / number:24.2f} {number / (last.time - first.time):9.1f} "
+        f"{len(ended):7} {full - events[0]['time']:8.1f} {trained:8.1%} {main:10.2f} "
+        f"{every:24.2f} {number / (last.time - first.time):9.1f} "
         f"{last.memory / 2**20:3.0f}"
     )
 

@@ -7,9 +7,9 @@
 
 `record` resumes searches of search_spaces/full.toml, of 14 epochs a trial, with so many trials in their journal, and
 asks for trials and reports epochs: no Ray. `run` is the real thing, with trainings that sleep: so many trials at once
-in one Ray session, whose processors are only counted. `growth` is one long search whose trainings cost nothing. `loop` is
-one turn of Tune's event loop, which waits for one future among so many. Milliseconds are of processor time unless they
-are said to be of the clock; (low to high) are the extremes.
+in one Ray session, whose processors are only counted. `growth` is one long search whose trainings cost nothing. `loop`
+is one turn of Tune's event loop, which waits for one future among so many. Milliseconds are of processor time unless
+they are said to be of the clock; (low to high) are the extremes.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from fer_search.jobs import COLUMNS
 from fer_search.journal import Event
 from fer_search.report import (
     event_line,
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_FILE = 160
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-# A job on a cluster is told the width of the terminal that shows it.
-out = Console(highlight=False, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_OF_A_FILE)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get(COLUMNS, WIDTH_OF_A_FILE)))
 err = Console(stderr=True, highlight=False)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from fer_search.jobs import COLUMNS
 from fer_search.jobs.client import Cluster
 from fer_search.jobs.command import Command
 from fer_search.jobs.working_dir import working_dir
@@ -22,7 +23,7 @@ def submit_command(
             working_dir=directory,
             job=job,
             run=command.run,
-            environment={} if columns is None else {"COLUMNS": str(columns)},
+            environment={} if columns is None else {COLUMNS: str(columns)},
             resources=resources or {},
         )
     return job

@@ -13,10 +13,10 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest tests/cluster -m cluster
+	$(BIN)/python -m pytest tests/cluster -m 'cluster and not long'
 
 chaos: $(INSTALLED)
-	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py -m long
+	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py tests/cluster -m long
 
 fuzz: $(INSTALLED)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start this machine's part of a Ray cluster, and stay until it ends (or return once it is up, with DETACHED=1):
+# Start this machine's part of a Ray cluster, and stay until it ends:
 #
 #     ray_node.sh head [OPTION OF RAY START]...
 #     ray_node.sh worker HEAD_ADDRESS [OPTION OF RAY START]...
@@ -9,6 +9,7 @@
 #
 #     RAY_AUTH_TOKEN_PATH   the cluster's token, in a file that only its user may read; the same on every node
 #     NODE_ADDRESS          this machine's address in the cluster; default: the first one that it has
+#     DETACHED              return once it is up, and leave it running, if this is not empty
 #     FIRST_PORT            for a second cluster on the same machines, say 7379; default: 6379
 set -euo pipefail
 

@@ -93,7 +93,7 @@ def gpu_nodes() -> int:
 
 
 def whether_a_trial_fits_is_known_before_there_is_a_node() -> None:
-    assert resource_problems(Resources(cpus=8, gpus=0.5)) == []
+    assert resource_problems(Resources(cpus=2, gpus=0.5)) == []
     assert resource_problems(Resources(cpus=1, gpus=16.0)) != []
     assert resource_problems(Resources(cpus=500)) != []
     assert default_gpus(ADDRESS) == 1.0
@@ -103,7 +103,7 @@ def whether_a_trial_fits_is_known_before_there_is_a_node() -> None:
 def tasks_bring_nodes_that_leave_again() -> None:
     until(lambda: gpu_nodes() == 0, seconds=120, what="no node that was only asked about")
 
-    @ray.remote(num_cpus=8, num_gpus=0.5)
+    @ray.remote(num_cpus=2, num_gpus=0.5)
     def where() -> str:
         import time
 

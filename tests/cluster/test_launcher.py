@@ -1,6 +1,8 @@
-"""The files for Ray's cluster launcher, by Ray's own schema and parsing, up to where a cloud would be asked."""
+"""The files of Ray's cluster launcher: valid by Ray's own schema and parsing, complete, closed, edited in one place."""
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,83 +12,174 @@ import jsonschema
 import pytest
 import ray.autoscaler
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
+from launcher import CLOUDS, EDIT, FILES, LAUNCHER, ROOT, commands, prepared, read
+from ray.autoscaler._private.commands import _bootstrap_config
+from ray.autoscaler._private.providers import _get_default_config
+from ray.autoscaler._private.util import validate_config
 
-LAUNCHER = Path(__file__).resolve().parents[2] / "cluster" / "launcher"
-FILES = sorted(LAUNCHER.glob("*.yaml"))
-CLOUDS = [path for path in FILES if path.stem in ("aws", "gcp")]
-COMMANDS = (
-    "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
-    "head_start_ray_commands", "worker_start_ray_commands",
-)  # fmt: skip
-
-
-def read(path):
-    return yaml.safe_load(path.read_text())
+SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+CONSTRAINTS = ROOT / "cluster" / "constraints.txt"
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+every_cloud = pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.stem)
 
 
-def name(path):
-    return path.name
+@every_file
+def test_a_file_is_valid_by_rays_own_schema(path):
+    jsonschema.validate(read(path), SCHEMA)
 
 
-def test_there_is_a_file_for_each_place():
-    assert [path.name for path in FILES] == ["aws.yaml", "gcp.yaml", "onprem.yaml"]
+@every_file
+def test_ray_up_accepts_a_file_before_it_asks_the_cloud(path):
+    validate_config(prepared(path))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_file_is_valid_by_rays_schema_and_to_ray_up(path):
-    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+def test_the_on_premise_file_passes_all_that_ray_up_does_before_it_uses_ssh():
+    resolved = _bootstrap_config(read(LAUNCHER / "onprem.yaml"), no_config_cache=True)
+    (kind,) = resolved["available_node_types"].values()
+    assert kind["min_workers"] == kind["max_workers"] == len(read(LAUNCHER / "onprem.yaml")["provider"]["worker_ips"])
+
+
+@every_file
+def test_no_command_is_left_to_rays_defaults(path):
+    """They install a nightly Ray and open the dashboard to everyone."""
     config = read(path)
-    jsonschema.validate(config, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**config, "max_workers": "many"}, schema)
-    prepared = prepare_config(config)
-    validate_config(prepared)
-    assert prepared["cluster_name"] == "fer-search"
+    assert commands(_get_default_config(config["provider"])).keys() <= commands(config).keys()
 
 
-@pytest.mark.parametrize("path", CLOUDS, ids=name)
-def test_in_a_cloud_the_head_stays_without_trials_and_workers_with_gpus_come_from_none_on_spot_machines(path):
-    config = prepare_config(read(path))
-    types = config["available_node_types"]
-    head = types.pop(config["head_node_type"])
-    assert head["resources"]["CPU"] == head["resources"]["GPU"] == 0
-    assert "spot" not in json.dumps(head["node_config"]).lower()
-    assert config["provider"]["cache_stopped_nodes"] is False
-    for worker in types.values():
-        assert worker["min_workers"] == 0 < worker["max_workers"] <= config["max_workers"]
-        assert worker["resources"]["GPU"] >= 1
-        assert "spot" in json.dumps(worker["node_config"]).lower()
-    gpus = {worker["resources"]["GPU"] for worker in types.values()}
-    assert gpus == {1, 8}
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_all_nodes_share_a_directory_a_token_and_the_script_that_starts_them(path):
-    config = read(path)
-    for role in ("head", "worker"):
-        *before, last = config[f"{role}_start_ray_commands"]
-        assert any("/mnt/fer_search" in command for command in before)
-        assert f"cluster/ray_node.sh {role}" in last
-        assert "environment.sh" in last
-    assert "~/.fer_search/ray_token" in config["file_mounts"]
-    environment = (LAUNCHER / "environment.sh").read_text()
-    assert re.search(r"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=\S*/ray_token", environment)
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_no_secret_is_in_a_file(path):
-    assert not re.search(r"(?i)password|secret|aws_access|AKIA|private_key:\s*-----", path.read_text())
+@every_file
+def test_what_must_be_edited_stands_in_one_block_at_the_top(path):
+    _, block, rest = re.split(r"^# -{4}.*\n", path.read_text(), flags=re.MULTILINE)
+    assert list(yaml.safe_load(block)) == ["metadata"]
+    assert EDIT in block
+    assert EDIT not in rest
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+", rest)
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_shellcheck_has_nothing_to_say_about_the_commands(path):
+@every_file
+def test_shellcheck_has_nothing_to_say_about_a_command(path, tmp_path):
+    for key, words in commands(read(path)).items():
+        for number, command in enumerate(words):
+            script = tmp_path / f"{key}_{number}.sh"
+            given = 'RAY_HEAD_IP=; USER=; SSH_CONNECTION=; : "$RAY_HEAD_IP" "$USER" "$SSH_CONNECTION"\n'
+            script.write_text(f"#!/bin/bash\n{given}({command})\n")  # as Ray runs it
+            ignored = "SC1090,SC2016"  # the file to source is on the node; what ~/.bashrc is to expand
+            done = subprocess.run(["shellcheck", "-e", ignored, script], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+
+
+@every_file
+def test_every_node_starts_ray_by_the_one_script_with_storage_and_token(path):
     config = read(path)
-    commands = [command for key in COMMANDS for command in config[key]]
-    assert len(commands) >= 8
-    for command in commands:
-        # SC1090, SC1091: what is sourced is on the node; SC2016: a login shell is to expand that one.
-        words = ["shellcheck", "--shell=bash", "--exclude=SC1090,SC1091,SC2016,SC2088", "-"]
-        done = subprocess.run(words, input=command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
+    for role in ("head", "worker"):
+        storage, stop, start = config[f"{role}_start_ray_commands"]
+        assert storage == config["metadata"]["storage"]
+        assert storage.startswith("mountpoint -q /mnt/fer_search ||")
+        assert stop.endswith("environment.sh && ray stop")
+        assert "DETACHED=1 " in start
+        assert f"~/fer_search/cluster/ray_node.sh {role}" in start
+    assert config["head_start_ray_commands"][2].endswith(" --autoscaling-config=~/ray_bootstrap_config.yaml")
+    assert config["worker_start_ray_commands"][2].endswith(' worker "$RAY_HEAD_IP"')
+
+
+@every_file
+def test_all_that_is_copied_is_there_and_what_a_node_needs_is_copied(path):
+    mounts = read(path)["file_mounts"]
+    assert all((ROOT / source).exists() for source in mounts.values() if not source.startswith("~"))
+    for key, words in commands(read(path)).items():
+        for name in re.findall(r"~/fer_search/([\w./]+)", " ".join(words)):
+            assert (ROOT / name).exists() or name == ".venv", (key, name)
+            assert any(f"~/fer_search/{name}".startswith(target) for target in mounts) or name == ".venv"
+    for secret in ("ray_token", "cluster.env"):
+        assert mounts[f"~/.fer_search/{secret}"] == f"~/.fer_search/{secret}"
+
+
+@every_file
+def test_a_node_gets_no_package_whose_version_is_open(path):
+    pinned = {line.split("==")[0] for line in CONSTRAINTS.read_text().splitlines() if "==" in line}
+    asked = re.findall(r"install\.sh ([\w-]+)", path.read_text())
+    assert set(asked) <= pinned
+
+
+@every_cloud
+def test_the_head_runs_no_trial_and_workers_come_from_nothing(path):
+    config = prepared(path)
+    types = config["available_node_types"]
+    head = types.pop(config["head_node_type"])
+    assert head["resources"] == {"CPU": 0}
+    assert head["max_workers"] == 0
+    for kind in types.values():
+        assert kind["min_workers"] == 0
+        assert 0 < kind["max_workers"] <= config["max_workers"]
+        assert kind["resources"]["GPU"] >= 1
+    assert len({kind["priority"] for kind in types.values()}) == len(types)
+    assert 0 < config["idle_timeout_minutes"] <= 15
+    assert config["provider"]["cache_stopped_nodes"] is False
+
+
+def source_environment(home, **variables):
+    command = f". {LAUNCHER / 'environment.sh'} && env"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **variables}
+    return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / ".fer_search").mkdir()
+    secrets = tmp_path / ".fer_search" / "cluster.env"
+    secrets.write_text("MLFLOW_TRACKING_USERNAME=somebody\nMLFLOW_TRACKING_PASSWORD='a b'\n")
+    secrets.chmod(0o600)
+    return tmp_path
+
+
+def test_a_nodes_environment_asks_for_the_token_and_knows_mlflow(home):
+    done = source_environment(home, RAY_AUTH_MODE="disabled")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert found["RAY_AUTH_MODE"] == "token"
+    assert found["RAY_AUTH_TOKEN_PATH"] == f"{home}/.fer_search/ray_token"
+    assert found["FER_SEARCH_RUNS"] == "/mnt/fer_search/runs"
+    assert (found["MLFLOW_TRACKING_USERNAME"], found["MLFLOW_TRACKING_PASSWORD"]) == ("somebody", "a b")
+    assert found["PATH"].startswith(f"{home}/fer_search/.venv/bin:")
+
+
+def test_a_password_that_others_may_read_is_refused(home):
+    (home / ".fer_search" / "cluster.env").chmod(0o644)
+    done = source_environment(home)
+    assert done.returncode == 2
+    assert "must be readable by its owner alone" in done.stderr
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node with the project on it, and a python3 that only says that it was called."""
+    for name in ("pyproject.toml", "cluster/constraints.txt", "cluster/launcher/install.sh"):
+        (tmp_path / "fer_search" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "fer_search" / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text("#!/bin/sh\necho Python 3.10.1\nexit 1\n")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    return tmp_path
+
+
+def install(node, *packages):
+    script = node / "fer_search" / "cluster" / "launcher" / "install.sh"
+    environment = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run([script, *packages], env=environment, capture_output=True, text=True)
+
+
+def test_an_environment_is_made_with_a_python_that_the_project_runs_on(node):
+    done = install(node)
+    assert done.returncode == 2
+    assert "python3 must be 3.11 to 3.13, got Python 3.10.1" in done.stderr
+
+
+def test_an_environment_that_an_image_brings_along_is_left_alone_until_the_versions_change(node):
+    project = node / "fer_search"
+    files = [project / "pyproject.toml", project / "cluster" / "constraints.txt"]
+    made_of = b"".join(path.read_bytes() for path in files) + b"boto3\n"
+    (project / ".venv").mkdir()
+    (project / ".venv" / "installed").write_text(hashlib.sha256(made_of).hexdigest() + "  -\n")
+    assert install(node, "boto3").returncode == 0
+    assert install(node).returncode == 2, "other packages are asked for"
+    files[1].write_text(files[1].read_text().replace("ray==2.60.0", "ray==2.61.0"))
+    assert install(node, "boto3").returncode == 2

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray._private.worker import global_worker
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
@@ -144,6 +145,7 @@ def connected(address: str | None) -> Iterator[None]:
         # An embedded Ray listens on every interface of the machine and does what it is told; the token that it makes
         # for itself is left behind in a file that others may read.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        AuthenticationTokenLoader.instance().reset_cache()  # of an earlier connection of this process
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it calls a trial that was stopped an error
     handler = signal.getsignal(signal.SIGTERM)
     try:

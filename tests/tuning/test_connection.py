@@ -17,6 +17,14 @@ with connected(None):
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
     sys.stdin.read()
 """
+AFTER_ANOTHER = """
+import ray
+from fer_search.tuning.connection import connected
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+ray.shutdown()
+with connected(None):
+    print(ray.get(ray.remote(num_cpus=0)(lambda x: abs(x)).remote(-2)))
+"""
 CALL = """
 import sys
 import ray
@@ -63,3 +71,10 @@ def test_a_ray_of_a_search_of_its_own_answers_nobody_else_and_leaves_no_token_be
         assert "connected" not in call(RAY_AUTH_MODE="disabled").stdout
     finally:
         search.communicate("")
+
+
+def test_a_ray_of_its_own_starts_after_another_one_of_the_same_process(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    clean["HOME"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", AFTER_ANOTHER], env=clean, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2"], done.stderr

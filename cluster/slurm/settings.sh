@@ -9,41 +9,51 @@
 : "${SCRATCH:=/tmp}" # on each node, for Ray; a short path, since its sockets are there
 : "${OPTIONS:=}" # more of fer-search search, such as "--trials 100 epochs=30"; with GPUs each trial takes one by itself
 
-export PATH="$VENV/bin:$PATH" FER_SEARCH_RUNS="$RUNS"
+# Of the time between Slurm's warning (--signal in the scripts) and the end: how long the epochs that run may take.
+: "${FINISH_SECONDS:=480}"
 
-# Begin the search NAME, or go on with it where it is: after a requeue, after a failure, or when it is submitted again.
-# The words are options of both, such as --address.
+export PATH="$VENV/bin:$PATH" FER_SEARCH_RUNS="$RUNS" SCRATCH_DIRECTORY="$SCRATCH/fer_search_$SLURM_JOB_ID"
+is_time_up=0
+
+# Become the search NAME: begin it, or go on with it where it is, after a requeue, after a failure, or when it is submitted
+# again. The words are options of both, such as --address.
 search() {
     local options
     if [ -e "$RUNS/$NAME/settings.json" ]; then
-        fer-search resume "$NAME" "$@"
-    else
-        read -r -a options <<<"$OPTIONS"
-        fer-search search "$SPACE" --name "$NAME" --data "$DATA" "${options[@]}" "$@"
+        exec fer-search resume "$NAME" "$@"
     fi
+    read -r -a options <<<"$OPTIONS"
+    exec fer-search search "$SPACE" --name "$NAME" --data "$DATA" "${options[@]}" "$@"
 }
 
-# Run `search` so that signals reach it. Slurm's warning that time is nearly up (USR1, see --signal) lets every trial finish
-# its epoch, and then the job goes back into the queue; scancel --batch --signal=TERM stops it likewise, for good.
+# Run `search` so that signals reach it, and return its code. Slurm's warning that time is nearly up (USR1) lets every trial
+# finish its epoch; TERM, of a preemption or of scancel --batch --signal=TERM, gives them the 20 s that Slurm allows.
 run_search() {
     local code=0
-    is_time_up=0
+    set -m # else it would ignore SIGINT, and hear of signals to this script's group
     search "$@" &
     driver=$!
-    trap 'is_time_up=1; stop_driver' USR1
-    trap stop_driver TERM INT
+    set +m
+    trap end_in_time USR1
+    trap 'kill -TERM "$driver" 2>/dev/null || true' TERM INT
     while kill -0 "$driver" 2>/dev/null; do
-        code=0
-        wait "$driver" || code=$?
+        wait "$driver" || true # a signal to this script ends it, too
     done
-    if [ "$is_time_up" = 1 ] && [ "$code" != 0 ]; then
-        echo "time is up: the job goes back into the queue"
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
+    wait "$driver" || code=$?
     return "$code"
 }
 
-# shellcheck disable=SC2317 # called by traps
-stop_driver() {
-    pkill -TERM -P "$driver" || true
+# shellcheck disable=SC2317 # called by a trap
+end_in_time() {
+    is_time_up=1
+    kill -INT "$driver" 2>/dev/null || true
+    (sleep "$FINISH_SECONDS" && kill -TERM "$driver") 2>/dev/null & # past the end nothing goes back into the queue
+}
+
+# The last thing that a script does, given its code: Slurm kills what is left of a job that goes back into the queue.
+requeue_if_time_is_up() {
+    if [ "$is_time_up" = 1 ] && [ "$1" != 0 ]; then
+        echo "time is up: the job goes back into the queue"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
 }

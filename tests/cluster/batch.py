@@ -112,12 +112,34 @@ def epochs(run: Path) -> list[tuple[int, int]]:
     return [(event["trial"], event["epoch"]) for event in events if event["event"] == "epoch_ended"]
 
 
+def most_at_once(run: Path) -> int:
+    """Return how many trials ran at the same time at the most."""
+    running: set[int] = set()
+    most = 0
+    for event, _ in read_events(run / FILE_NAME):
+        if event["event"] in ("trial_started", "trial_resumed"):
+            running.add(event["trial"])
+        elif event["event"] in ("trial_paused", "trial_ended"):
+            running.discard(event["trial"])
+        most = max(most, len(running))
+    return most
+
+
 def check_finished(run: Path, trials: int) -> None:
     """All trials ended, none of them failed, and every epoch is there once."""
     found = read_journal(run / FILE_NAME)
     assert len(found) == trials
     assert all(trial.ended and trial.state != "FAIL" for trial in found)
     assert len(set(epochs(run))) == len(epochs(run)) == sum(len(trial.epochs) for trial in found)
+
+
+def check_nothing_is_left(slurm: Slurm) -> None:
+    """Neither tokens nor Ray's files, nor any process of Ray."""
+    assert not list((slurm.directory / "runs").glob(".slurm_*"))
+    left = [host.run("ls", OWN_DISK, capture_output=True).stdout for host in slurm.hosts]
+    assert left == ["", ""], left
+    lines = [line for host in slurm.hosts for line in host.command_lines()]
+    assert not [line for line in lines if re.search("raylet|gcs_server|ray::", line)]
 
 
 def over_both_nodes(slurm: Slurm) -> None:
@@ -135,17 +157,17 @@ def over_both_nodes(slurm: Slurm) -> None:
         return len(seen) == 2
 
     until(trained_on_both, seconds=150, what="trials on both nodes")
-    (token,) = (runs / f".slurm_{job}").glob("token")
+    (token,) = runs.glob(f".slurm_{job}_*/token")
     assert token.stat().st_mode & 0o077 == 0
     assert token.parent.stat().st_mode & 0o077 == 0
     secret = token.read_text()
     assert len(secret) == 64
     assert not [line for host in slurm.hosts for line in host.command_lines() if secret in line]
+    for host in slurm.hosts:
+        assert host.run("stat", "-c", "%a", f"{OWN_DISK}/fer_search_{job}", capture_output=True).stdout == "700\n"
     until(lambda: slurm.state(job) == "COMPLETED", seconds=200, what="the end of the job")
     check_finished(runs / "both", 6)
-    assert not (runs / f".slurm_{job}").exists()
-    left = [host.run("ls", OWN_DISK, capture_output=True).stdout for host in slurm.hosts]
-    assert left == ["", ""], left
+    check_nothing_is_left(slurm)
     print("over both nodes: done", flush=True)
 
 
@@ -155,13 +177,15 @@ def time_is_up(slurm: Slurm) -> None:
     options = f"--trials 4 epochs=9 {QUICK}"
     space = ROOT / "search_spaces" / "smoke.toml"
     script = CLUSTER / "slurm" / "search.sbatch"
-    job = slurm.submit("--nodes=1", script, NAME="twice", RUNS=runs, SPACE=space, OPTIONS=options)
+    job = slurm.submit("--nodes=1", "--output=twice.log", script, NAME="twice", RUNS=runs, SPACE=space, OPTIONS=options)
     until(lambda: len(epochs(runs / "twice")) >= 3, seconds=150, what="three epochs")
     before = len(epochs(runs / "twice"))
     assert slurm.run("scancel", "--batch", "--signal=USR1", job).returncode == 0
     until(lambda: slurm.state(job) == "PENDING", seconds=120, what="the job in the queue again")
     at_requeue = epochs(runs / "twice")
     assert len(at_requeue) >= before
+    check_nothing_is_left(slurm)
+    assert "SIGINT: each trial stops after the epoch that it is in" in (slurm.directory / "twice.log").read_text()
     until(lambda: slurm.state(job) == "COMPLETED", seconds=300, what="the end of the job that goes on")
     assert epochs(runs / "twice")[: len(at_requeue)] == at_requeue
     assert len(epochs(runs / "twice")) > len(at_requeue)
@@ -178,12 +202,16 @@ def several_spaces(slurm: Slurm) -> None:
         path.write_text((ROOT / "search_spaces" / "smoke.toml").read_text())
         spaces.append(path)
     options = f"--trials 2 epochs=2 {QUICK}"
-    job = slurm.submit("--array=0-1", CLUSTER / "slurm" / "array.sbatch", *spaces, NAME="a", RUNS=runs, OPTIONS=options)
+    script = CLUSTER / "slurm" / "array.sbatch"
+    asked = ["--array=0-1", "--cpus-per-task=1"]  # a node has more, and an embedded Ray would take it all
+    job = slurm.submit(*asked, script, *spaces, NAME="a", RUNS=runs, OPTIONS=options)
     for task in range(2):
         ended = f"{job}_{task}"
         until(lambda ended=ended: slurm.state(ended) == "COMPLETED", seconds=240, what=f"the end of {ended}")
     for name in ("a_one", "a_two"):
         check_finished(runs / name, 2)
+        assert most_at_once(runs / name) == 1
+    check_nothing_is_left(slurm)
     print("several spaces: done", flush=True)
 
 

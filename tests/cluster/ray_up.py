@@ -1,6 +1,6 @@
 """The shipped on-premise file, brought up by `ray up` over ssh on three machines, used, broken and taken down.
 
-Run in namespaces of its own: ray_up.py DIRECTORY. This process is the laptop, off the machines' network but for ssh.
+Run in namespaces of its own: ray_up.py DIRECTORY. This process is the laptop.
 """
 
 import hashlib
@@ -110,9 +110,8 @@ def private_mounts() -> list[list[str]]:
 
 def make_home() -> None:
     """Make what the README asks for on the laptop."""
-    for path, text in zip(
-        SECRETS, (TOKEN, f"MLFLOW_TRACKING_USERNAME=somebody\nMLFLOW_TRACKING_PASSWORD={PASSWORD}\n"), strict=True
-    ):
+    credentials = f"MLFLOW_TRACKING_USERNAME=somebody\nMLFLOW_TRACKING_PASSWORD={PASSWORD}\n"
+    for path, text in zip(SECRETS, (TOKEN, credentials), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_text(text)

@@ -46,4 +46,4 @@ def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeu
 
 
 def test_rays_autoscaler_brings_the_nodes_that_trials_need_and_takes_them_away_again(tmp_path):
-    play("autoscale.py", tmp_path, minutes=6)
+    play("autoscale.py", tmp_path, minutes=8)

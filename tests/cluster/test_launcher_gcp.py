@@ -25,9 +25,9 @@ def problems(value, schema, schemas, place="machine"):
     elif schema["type"] == "array":
         for inner in value:
             yield from problems(inner, schema["items"], schemas, f"{place}[]")
-    elif (not isinstance(value, SIMPLE[schema["type"]]) and schema.get("format") != "int64") or (
-        "enum" in schema and value not in schema["enum"]
-    ):
+    elif not (isinstance(value, SIMPLE[schema["type"]]) or schema.get("format") == "int64"):
+        yield f"{place}: must be a {schema['type']}, got {value!r}"
+    elif value not in schema.get("enum", [value]):
         yield f"{place}: {value!r}"
 
 

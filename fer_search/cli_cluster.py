@@ -44,23 +44,25 @@ def submit(
     /mnt/fer_search/data/fer2013.csv`
     """
     from fer_search.jobs.command import read_command
-    from fer_search.jobs.demand import CHECKED, Demand
+    from fer_search.jobs.demand import IS_THERE, Demand
     from fer_search.jobs.doctor import examine
     from fer_search.jobs.submission import submit_command
+    from fer_search.jobs.working_dir import working_dir
 
     assert context.parent is not None
     command = read_command(context.parent.command, context.args, parent=context)
     disk_bytes = _checkpoint_bytes(command)
     cluster = _connect(address)
     resources = {}
-    if command.name in CHECKED:
-        with err.status("checking the cluster"):
-            examination = examine(cluster, Demand.of(command, disk_bytes=disk_bytes))
-        if examination.problems:
-            raise InvalidInput(examination.problems)
-        if command.name == "train":  # the one that trains where the job itself runs
-            resources = {"entrypoint_num_gpus": 1} if examination.has_gpus else {"entrypoint_num_cpus": 1}
-    job = submit_command(cluster, command, resources=resources, columns=out.width if out.is_terminal else None)
+    with working_dir(command.files) as directory:
+        if command.name in IS_THERE:
+            with err.status("checking the cluster"):
+                examination = examine(cluster, Demand.of(command, disk_bytes=disk_bytes), directory)
+            if examination.problems:
+                raise InvalidInput(examination.problems)
+            if command.name == "train":  # the one that trains where the job itself runs
+                resources = {"entrypoint_num_gpus": 1} if examination.has_gpus else {"entrypoint_num_cpus": 1}
+        job = submit_command(cluster, command, directory, resources=resources, columns=_columns())
     if not follow:
         out.print(job, markup=False)
         return
@@ -87,12 +89,13 @@ def doctor(
     """
     from fer_search.jobs.demand import Demand
     from fer_search.jobs.doctor import examine
+    from fer_search.jobs.working_dir import working_dir
 
     where = None if runs is None else str(runs)
     demand = Demand(runs=where, data=data, tracking_uri=tracking_uri, cpus=cpus, gpus=gpus)
     cluster = _connect(address)
-    with err.status("checking the cluster"):
-        found = examine(cluster, demand)
+    with err.status("checking the cluster"), working_dir({}) as directory:
+        found = examine(cluster, demand, directory)
     if as_json:
         print_json(asdict(found))
     else:
@@ -154,11 +157,14 @@ def status_on_cluster(name: str, address: str, runs: Path, *, as_json: bool) -> 
     from fer_search.cli import app
     from fer_search.jobs.command import read_command
     from fer_search.jobs.submission import submit_command
+    from fer_search.jobs.working_dir import working_dir
 
     words = ["status", name, "--runs", str(runs), *(["--json"] if as_json else [])]
     command = read_command(typer.main.get_command(app), words)
     cluster = _connect(address)
-    _follow(cluster, submit_command(cluster, command, columns=out.width if out.is_terminal else None))
+    with working_dir(command.files) as directory:
+        job = submit_command(cluster, command, directory, columns=_columns())
+    _follow(cluster, job)
 
 
 def _connect(address: str) -> "Cluster":
@@ -180,6 +186,11 @@ def _follow(cluster: "Cluster", job: str) -> None:
     if ended.status != "SUCCEEDED":
         err.print(f"{job}: {ended.message}", markup=False, soft_wrap=True)
         raise typer.Exit(ended.exit_code or 1)
+
+
+def _columns() -> int | None:
+    """Return how wide the terminal is that shows what a job prints, if one does."""
+    return out.width if out.is_terminal else None
 
 
 def _show(text: str) -> None:

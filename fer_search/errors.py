@@ -34,6 +34,11 @@ def finding(key: object, rule: str, value: object) -> str:
     return f"{key}: {rule}, got {shown}"
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for a misspelled name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)

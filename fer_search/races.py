@@ -60,7 +60,7 @@ def run_race(
         if different := [key for key in asked if asked[key] != race[key]]:
             raise InvalidInput([problem(directory, key, rule.format(race[key]), asked[key]) for key in different])
     else:
-        taken = ("tracking_uri", "resources", "address", "data")
+        taken = ("tracking_uri", "resources", "data")
         race = {
             "kind": RACE,
             "search_id": uuid4().hex,

@@ -26,7 +26,7 @@ from fer_search.training.pretrained import initial_model
 from fer_search.training.trainer import num_steps
 from fer_search.trainings import run_training, train_and_measure, training_settings
 from fer_search.tuning.connection import Resources, check_resources, connected
-from fer_search.tuning.faults import MAX_FAILURES
+from fer_search.tuning.faults import MAX_FAILURES, is_loss_of_node
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _train_at_once(
         try:
             message = ray.get(done)
         except (WorkerCrashedError, NodeDiedError, LocalRayletDiedError) as error:
-            crashes[index] += isinstance(error, WorkerCrashedError)
+            crashes[index] += not is_loss_of_node(error)
             if crashes[index] > MAX_FAILURES:
                 raise
             logger.warning("seed %d goes on from its last epoch after: %s", index, str(error).splitlines()[0])

@@ -13,6 +13,8 @@ import onnx
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
+from fer_search.errors import first_line
+
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "fer_search"
@@ -50,7 +52,7 @@ def answer_problem(uri: str) -> str | None:
     try:
         _ = Tracker(uri).client
     except Exception as error:  # MLflow's own, requests', SQLAlchemy's
-        return next(iter(str(error).splitlines()), type(error).__name__)
+        return first_line(error)
     return None
 
 

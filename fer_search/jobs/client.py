@@ -4,7 +4,6 @@ import asyncio
 import logging
 import platform
 import shlex
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,16 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from fer_search.errors import InvalidInput, problem
+from fer_search.errors import InvalidInput, first_line, problem
+from fer_search.network import REACH_SECONDS, why_unreachable
 
 OWN = "fer_search"
 """The key in a job's metadata by which our jobs are known; it holds the version that was submitted."""
-REACH_SECONDS = 5.0
 TOKEN_HINT = "in RAY_AUTH_TOKEN, or in a file that RAY_AUTH_TOKEN_PATH names"
 CHATTY = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
 RECONNECT_SECONDS = 2.0
-START_SECONDS = 300.0
+PATIENCE_SECONDS = 300.0
+"""How long a cluster that is followed may not answer."""
 POLL_SECONDS = 0.5
 STOP_SECONDS = 600
 """How long a job may take to stop: a search stops when each of its trials has finished the epoch that it is in."""
@@ -87,14 +87,15 @@ class Cluster:
             raise
         except AuthenticationError as error:
             raise InvalidInput(
-                problem(address, "token", f"must be the cluster's own ({TOKEN_HINT})", _line(error))
+                problem(address, "token", f"must be the cluster's own ({TOKEN_HINT})", first_line(error))
             ) from None
         except (ConnectionError, RuntimeError, ValueError, requests.RequestException) as error:
             rule = "must be the address of Ray's Jobs API, that of the dashboard"
-            raise InvalidInput(problem(address, "address", rule, _line(error))) from error
+            raise InvalidInput(problem(address, "address", rule, first_line(error))) from error
 
     def submit(
         self,
+        module: str,
         arguments: Sequence[str],
         *,
         working_dir: Path,
@@ -103,15 +104,15 @@ class Cluster:
         environment: Mapping[str, str],
         resources: Mapping[str, float],
     ) -> None:
-        """Queue `python ARGUMENTS...` in a copy of `working_dir`; `resources` are those of its process."""
+        """Queue `python -m MODULE ARGUMENTS...` in a copy of `working_dir`; `resources` are those of its process."""
         self._client.submit_job(
-            entrypoint=shlex.join(["python", *arguments]),
+            entrypoint=shlex.join(["python", "-m", module, *arguments]),
             submission_id=job,
             runtime_env={
                 "working_dir": str(working_dir),
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment},
             },
-            metadata={OWN: version("fer-search"), "run": run, "command": shlex.join(arguments[2:])},
+            metadata={OWN: version("fer-search"), "run": run, "command": shlex.join(arguments)},
             **resources,
         )
 
@@ -170,8 +171,10 @@ class Cluster:
                 TimeoutError,
             ) as error:
                 failed_since = failed_since or time.monotonic()
-                if time.monotonic() - failed_since > START_SECONDS:
-                    raise InvalidInput(problem(self.address, "address", "must still answer", _line(error))) from error
+                if time.monotonic() - failed_since > PATIENCE_SECONDS:
+                    raise InvalidInput(
+                        problem(self.address, "address", "must still answer", first_line(error))
+                    ) from error
                 logger.info("no answer from %s: trying again", self.address)
             time.sleep(RECONNECT_SECONDS)
 
@@ -211,14 +214,8 @@ def _check_reachable(address: str) -> None:
         raise InvalidInput(problem("command line", "address", rule, address)) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput(problem("command line", "address", rule, address))
-    try:
-        socket.create_connection((parts.hostname, port), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        raise InvalidInput(problem(address, "address", rule, str(error))) from error
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    if found := why_unreachable(parts.hostname, port):
+        raise InvalidInput(problem(address, "address", rule, found))
 
 
 def _minor(version: str) -> str:

@@ -10,18 +10,8 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.tracking_uri import check_uri
 
 COMMANDS = (
-    "search",
-    "resume",
-    "race",
-    "retrain",
-    "calibrate",
-    "train",
-    "export",
-    "evaluate",
-    "compare",
-    "status",
-    "sync",
-)
+    "search", "resume", "race", "retrain", "calibrate", "train", "export", "evaluate", "compare", "status", "sync",
+)  # fmt: skip
 FILES = {"space", "recipe_file"}
 """Parameters that name a file of this machine; it travels along."""
 HERE_ONLY = {"address": "a job runs on the cluster that it is submitted to", "dry_run": "look at it here"}
@@ -67,7 +57,7 @@ def read_command(app: Any, words: Sequence[str], *, parent: Any = None) -> Comma
     for parameter, value in given.items():
         arguments += _words(parameter, files.get(parameter.name, value))
     brought = {there: parameters[key] for key, there in files.items()}
-    return Command(name, {**context.params, **parameters}, arguments, brought)
+    return Command(name, context.params, arguments, brought)
 
 
 def _check_places(parameters: Mapping[str, Any]) -> None:
@@ -82,7 +72,7 @@ def _check_places(parameters: Mapping[str, Any]) -> None:
         rule = "must be the absolute path of a directory that every node of the cluster shares"
         problems.append(problem("command line", "runs", rule, None if runs is None else str(runs)))
     data = parameters.get("data", "synthetic")
-    if data is not None and data != "synthetic" and "://" not in data and not Path(data).is_absolute():
+    if data is not None and data != "synthetic" and not is_uri(data) and not Path(data).is_absolute():
         rule = "must be 'synthetic', an absolute path that every node of the cluster has, or a URI"
         problems.append(problem("command line", "data", rule, data))
     if problems:

@@ -6,10 +6,11 @@ from typing import Any
 
 from fer_search.jobs.command import Command
 
-NEW = ("search",)
-THERE = ("resume", "race", "retrain")
-CHECKED = (*NEW, *THERE, "calibrate", "train")
-"""The commands that train; the others only look at what is there, and say themselves what is wrong."""
+IS_THERE = {"search": False, "resume": True, "race": True, "retrain": True, "calibrate": None, "train": None}
+"""The commands that train, and whether their run must be there; None: it may be.
+
+The others only look at what is there, and say themselves what is wrong.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,10 @@ class Demand:
     def of(cls, command: Command, *, disk_bytes: int = 0) -> "Demand":
         """Return what a command line asks for."""
         given: Mapping[str, Any] = command.parameters
-        known = {"search": False, **dict.fromkeys(THERE, True)}
         return cls(
             runs=str(given["runs"]),
             name=command.run,
-            is_there=known.get(command.name),
+            is_there=IS_THERE[command.name],
             data=given.get("data"),
             tracking_uri=given.get("tracking_uri"),
             cpus=given.get("cpus") or 1,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -9,8 +10,8 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.jobs.client import Cluster
 from fer_search.jobs.demand import Demand
 from fer_search.jobs.probe import MARK
-from fer_search.jobs.working_dir import working_dir
 
+PROBE = "fer_search.jobs.probe"
 LAST_LINES = 5
 
 
@@ -29,14 +30,16 @@ class Examination:
         return any(node["gpus"] for node in self.nodes)
 
 
-def examine(cluster: Cluster, demand: Demand) -> Examination:
-    """Run the checks as a job of their own; raises InvalidInput where that job itself cannot run."""
+def examine(cluster: Cluster, demand: Demand, directory: Path) -> Examination:
+    """Run the checks as a job of their own in a copy of a `working_dir`, the one that a command is to run in, if any.
+
+    Raises InvalidInput where that job itself cannot run.
+    """
     job = f"doctor-{uuid4().hex[:12]}"
     printed: list[str] = []
-    with working_dir({}) as directory:
-        arguments = ["-m", "fer_search.jobs.probe", json.dumps(asdict(demand))]
-        cluster.submit(arguments, working_dir=directory, job=job, run="", environment={}, resources={})
-        ended = cluster.follow(job, printed.append)
+    arguments = [json.dumps(asdict(demand))]
+    cluster.submit(PROBE, arguments, working_dir=directory, job=job, run="", environment={}, resources={})
+    ended = cluster.follow(job, printed.append)
     log = "".join(printed)
     found = next((line for line in log.splitlines() if line.startswith(MARK)), None)
     if found is None:

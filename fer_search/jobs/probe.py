@@ -71,12 +71,11 @@ def _with_settings(demand: Demand, runs: str, name: str) -> tuple[Demand, str | 
 
 
 def _storage_of_driver(runs: str, needed: int) -> list[Finding]:
-    rule = f"{runs} must be a directory that the head may write to"
     try:
         Path(runs).mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(runs).free
     except OSError as error:
-        return [("runs", rule, error.strerror)]
+        return [_not_writable(runs, error)]
     if free < needed:
         rule = f"{runs} must have {needed / 1e9:.2f} GB free, which the checkpoints of this search may take"
         return [("runs", rule, f"{free / 1e9:.2f} GB")]
@@ -95,12 +94,15 @@ def _ask_about_storage(nodes: list[dict[str, Any]], demand: Demand, runs: str) -
                 rule = f"{runs} must be the same directory on every node"
                 answer["problems"].append(("runs", rule, "another one than the head's"))
     except OSError as error:
-        rule = f"{runs} must be a directory that the head may write to"
-        return [{"problems": [("runs", rule, error.strerror)]} for _ in nodes]
+        return [{"problems": [_not_writable(runs, error)]} for _ in nodes]
     finally:
         for path in (own, *(probe_file(runs, node["NodeID"]) for node in nodes)):
             path.unlink(missing_ok=True)
     return answers
+
+
+def _not_writable(runs: str, error: OSError) -> Finding:
+    return "runs", f"{runs} must be a directory that the head may write to", error.strerror
 
 
 def _ask(nodes: list[dict[str, Any]], demand: Demand, *, word: str) -> list[dict[str, Any]]:

@@ -4,23 +4,23 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import ray
 from ray._private.worker import global_worker
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled: its stub lacks it
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from fer_search.errors import InvalidInput, problem
+from fer_search.network import why_unreachable
 
-REACH_SECONDS = 5.0
 AUTOSCALER_SECONDS = 60.0
 AUTOSCALER_ROUNDS = 2
 """Rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
@@ -58,11 +58,8 @@ def resource_problems(resources: Resources) -> list[tuple[str, str, object]]:
     if any(all(node.get(kind, 0.0) >= amount for kind, amount in asked.items()) for node in nodes):
         return []
     if is_autoscaler_v2(fetch_from_server=True):
-        return (
-            []
-            if _autoscaler_starts(resources)
-            else [("trial", "must fit on a node that is up or can be started", asked)]
-        )
+        starts = _autoscaler_starts(resources)
+        return [] if starts else [("trial", "must fit on a node that is up or can be started", asked)]
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in asked}
     problems: list[tuple[str, str, object]] = [
         (f"{kind.lower()}s per trial", f"must be at most {most[kind]:g}, the most of any node", amount)
@@ -85,11 +82,12 @@ def live_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+@cache
 def _autoscaler_starts(resources: Resources) -> bool:
     """Return whether the autoscaler has a type of node for a trial: it is asked with a task, which is withdrawn.
 
     No call of Ray's lists those types, but what none of them could serve is reported as infeasible, at the autoscaler's
-    next round.
+    next round. That takes seconds, so the answer is kept for as long as the connection.
     """
     shape = {kind: amount for kind, amount in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)) if amount}
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(_nothing).remote()
@@ -139,6 +137,7 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _autoscaler_starts.cache_clear()
     if address:
         _check_reachable(address)
     elif not any(os.environ.get(variable) for variable in TOKEN_VARIABLES):
@@ -180,8 +179,6 @@ def _check_reachable(address: str) -> None:
                 problem("command line", "address", "must be host:port, ray://host:port or auto", address)
             )
         return
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        rule = f"must be the address of a running Ray cluster ({error})"
-        raise InvalidInput(problem("command line", "address", rule, address)) from error
+    if found := why_unreachable(host, int(port)):
+        rule = f"must be the address of a running Ray cluster ({found})"
+        raise InvalidInput(problem("command line", "address", rule, address))

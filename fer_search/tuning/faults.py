@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, LocalRayletDiedError, NodeDiedError
 from ray.tune.experiment import Trial
 
 from fer_search.journal import EPOCH_SECONDS
@@ -71,7 +71,7 @@ def is_loss_of_node(error: Exception | None) -> bool:
     """Return whether what Ray raised says that a node went away or could not be reached, and not that work failed."""
     if isinstance(error, ActorDiedError):
         return error.preempted or NODE_DIED in str(error)
-    return isinstance(error, ActorUnavailableError | NodeDiedError)
+    return isinstance(error, ActorUnavailableError | NodeDiedError | LocalRayletDiedError)
 
 
 def _take_error(trial: Trial) -> Exception | None:

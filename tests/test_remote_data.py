@@ -1,13 +1,9 @@
 """Data behind a URI: on a server that speaks S3's protocol, and in a file system."""
 
-import socket
-import subprocess
-import sys
-import time
-
 import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from fer_search.data.faces import EMOTIONS
 from fer_search.data.fer2013 import load_faces
@@ -18,28 +14,20 @@ from fer_search.errors import InvalidInput
 
 @pytest.fixture(scope="module")
 def s3():
-    """A server and a client of its bucket `faces`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
+    """A client of a server's bucket `faces`, and the options that lead a URI to that server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
     client = boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
+        endpoint_url=f"http://{host}:{port}",
         region_name="us-east-1",
         aws_access_key_id="name",
         aws_secret_access_key="secret",
     )
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket="faces")
-            break
-        except Exception:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    yield client, f"?endpoint_override=127.0.0.1:{port}&scheme=http"
-    server.kill()
+    client.create_bucket(Bucket="faces")
+    yield client, f"?endpoint_override={host}:{port}&scheme=http"
+    server.stop()
 
 
 @pytest.fixture

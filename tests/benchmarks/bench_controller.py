@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,13 +31,15 @@ from typing import Any
 import numpy as np
 import optuna
 import ray
+from free_training import FreeTraining
 from ray.air.execution._internal.event_manager import RayEventManager
 
 from fer_search.journal import FILE_NAME, Journal, read_events
 from fer_search.recipe import read_toml
 from fer_search.spaces import check_space
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import Resources, run_trials
+from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState
 
@@ -52,33 +54,6 @@ METRICS = ("train_loss", "learning_rate", "gradient_norm", "val_loss", "val_accu
 NUM_TIMED = 9
 ENDLESS = 10**6
 WARM = 20  # reports that do not count: the first ones import and connect
-
-
-@dataclass(frozen=True)
-class SleepingReport:
-    """An epoch that cost nothing but time."""
-
-    metrics: dict[str, float]
-
-    def save(self, directory: Path) -> None:
-        """Store nothing: what a checkpoint costs is in bench_traffic.py."""
-
-
-@dataclass(frozen=True)
-class SleepingObjective:
-    """A training whose epochs last so many seconds."""
-
-    seconds: float
-
-    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[SleepingReport]:
-        """Report after every epoch."""
-        first = int(resume_from.name.removeprefix("epoch_")) + 1 if resume_from else 1
-        for epoch in range(first, parameters["epochs"] + 1):
-            time.sleep(self.seconds)
-            yield SleepingReport(metrics_of(parameters, epoch))
-
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """Return None: it takes no memory to speak of."""
 
 
 def metrics_of(parameters: Mapping[str, Any], epoch: int) -> dict[str, float]:
@@ -197,7 +172,7 @@ def growth(arguments: argparse.Namespace, directory: Path) -> None:
     state = SearchState(space, Journal(journal))
     sampler = Sampler(state.journal, arguments.reports // 10)
     with sampler:
-        run_trials(SleepingObjective(0), state, directory, resources=Resources(max_concurrent=2),
+        run_trials(FreeTraining(metrics_of), state, directory, resources=Resources(max_concurrent=2),
                    budget=Budget(epochs=arguments.reports))  # fmt: skip
     print("reports trials stretches  ms/report ms/report of all threads  reports/s  MiB")
     for before, after in zip(sampler.samples, sampler.samples[1:], strict=False):
@@ -214,7 +189,7 @@ def search(directory: Path, space: Space, count: int, seconds: float, reports: i
     state = SearchState(space, Journal(directory / FILE_NAME))
     sampler = Sampler(state.journal, max(1, reports // 10))
     with sampler:
-        run_trials(SleepingObjective(seconds), state, directory, resources=Resources(max_concurrent=count),
+        run_trials(FreeTraining(metrics_of, seconds), state, directory, resources=Resources(max_concurrent=count),
                    budget=Budget(epochs=reports))  # fmt: skip
     events = [event for event, _ in read_events(directory / FILE_NAME)]
     ended = [event for event in events if event["event"] == "epoch_ended"]

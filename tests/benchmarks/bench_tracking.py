@@ -12,12 +12,12 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from free_training import FreeTraining
 from optuna.distributions import distribution_to_json
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -38,28 +38,9 @@ AWAY = "http://127.0.0.1:9"
 DESCRIBED = {"source": "free", "fingerprint": "none", "public_label": "none"}
 
 
-@dataclass(frozen=True)
-class FreeReport:
-    """An epoch that took no time."""
-
-    metrics: dict[str, float]
-
-    def save(self, directory: Path) -> None:
-        """Store nothing: a checkpoint costs the same with and without tracking."""
-
-
-@dataclass(frozen=True)
-class FreeObjective:
-    """A training that costs nothing."""
-
-    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[FreeReport]:
-        """Report the same metrics after every epoch."""
-        first = int(resume_from.name.removeprefix("epoch_")) + 1 if resume_from else 1
-        for epoch in range(first, parameters["epochs"] + 1):
-            yield FreeReport(dict.fromkeys(METRICS, 1 - parameters["sam_rho"] / epoch))
-
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """Return None: it takes no memory to speak of."""
+def metrics_of(parameters: Mapping[str, Any], epoch: int) -> dict[str, float]:
+    """Return what an epoch reports; sam_rho decides how good it is."""
+    return dict.fromkeys(METRICS, 1 - parameters["sam_rho"] / epoch)
 
 
 def main() -> None:
@@ -114,7 +95,7 @@ def search(directory: Path, space: Space, way: str) -> tuple[float, float]:
     )  # fmt: skip
     with tracking:
         state = SearchState(space, Journal(directory / FILE_NAME))
-        assert run_trials(FreeObjective(), state, directory, resources=Resources(max_concurrent=2))
+        assert run_trials(FreeTraining(metrics_of), state, directory, resources=Resources(max_concurrent=2))
     seconds = time.perf_counter() - start
     times = [event["time"] for event, _ in read_events(directory / FILE_NAME) if event["event"] == "epoch_ended"]
     return (len(times) - 1) / (times[-1] - times[0]), seconds

@@ -132,11 +132,12 @@ class Chaos:
             file.write(f"{line}\n")
 
 
-def can_isolate() -> bool:
-    """Return whether there can be namespaces here."""
+def can_isolate(*needed: str) -> bool:
+    """Return whether there can be namespaces here, in which a command that is `needed` works: by default, a network."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return False
-    return subprocess.run([*ISOLATED, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
+    command = needed or ("ip", "link", "set", "lo", "up")
+    return subprocess.run([*ISOLATED, *command], capture_output=True).returncode == 0
 
 
 def isolated(command: list[object], *, seconds: int) -> "subprocess.CompletedProcess[str]":

@@ -27,7 +27,7 @@ class Slurm:
 
     def __init__(self, directory: Path, hosts: list[Host]) -> None:
         self.directory, self.hosts = directory, hosts
-        self.settings = directory / "slurm"
+        self.settings, self.runs = directory / "slurm", directory / "runs"
         self.settings.mkdir()
         (self.settings / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (self.settings / "slurm.conf").write_text(self._configuration())
@@ -89,6 +89,12 @@ class Slurm:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def search(self, name: str, *words: str, options: str) -> str:
+        """Submit search.sbatch with `words` for sbatch; the search is called `name`."""
+        script, space = CLUSTER / "slurm" / "search.sbatch", ROOT / "search_spaces" / "smoke.toml"
+        given = {"RUNS": self.runs, "SPACE": space, "OPTIONS": f"{options} {QUICK}"}
+        return self.submit(*words, script, NAME=name, **given)
+
     def state(self, job: str) -> str:
         shown = self.run("scontrol", "-o", "show", "job", job).stdout
         return re.search(r"JobState=(\w+)", shown)[1]
@@ -135,7 +141,7 @@ def check_finished(run: Path, trials: int) -> None:
 
 def check_nothing_is_left(slurm: Slurm) -> None:
     """Neither tokens nor Ray's files, nor any process of Ray."""
-    assert not list((slurm.directory / "runs").glob(".slurm_*"))
+    assert not list(slurm.runs.glob(".slurm_*"))
     left = [host.run("ls", OWN_DISK, capture_output=True).stdout for host in slurm.hosts]
     assert left == ["", ""], left
     lines = [line for host in slurm.hosts for line in host.command_lines()]
@@ -144,11 +150,8 @@ def check_nothing_is_left(slurm: Slurm) -> None:
 
 def over_both_nodes(slurm: Slurm) -> None:
     """A search is on both nodes, shows its token to nobody, and leaves nothing behind."""
-    runs = slurm.directory / "runs"
-    options = f"--trials 6 epochs=3 {QUICK}"
-    script = CLUSTER / "slurm" / "search.sbatch"
-    space = ROOT / "search_spaces" / "smoke.toml"
-    job = slurm.submit("--nodes=2", script, NAME="both", RUNS=runs, SPACE=space, OPTIONS=options)
+    runs = slurm.runs
+    job = slurm.search("both", "--nodes=2", options="--trials 6 epochs=3")
     seen: set[str] = set()
 
     def trained_on_both():
@@ -173,11 +176,8 @@ def over_both_nodes(slurm: Slurm) -> None:
 
 def time_is_up(slurm: Slurm) -> None:
     """Slurm's warning lets the epochs end, the job goes back into the queue and then goes on where it was."""
-    runs = slurm.directory / "runs"
-    options = f"--trials 4 epochs=9 {QUICK}"
-    space = ROOT / "search_spaces" / "smoke.toml"
-    script = CLUSTER / "slurm" / "search.sbatch"
-    job = slurm.submit("--nodes=1", "--output=twice.log", script, NAME="twice", RUNS=runs, SPACE=space, OPTIONS=options)
+    runs = slurm.runs
+    job = slurm.search("twice", "--nodes=1", "--output=twice.log", options="--trials 4 epochs=9")
     until(lambda: len(epochs(runs / "twice")) >= 3, seconds=150, what="three epochs")
     before = len(epochs(runs / "twice"))
     assert slurm.run("scancel", "--batch", "--signal=USR1", job).returncode == 0
@@ -195,7 +195,7 @@ def time_is_up(slurm: Slurm) -> None:
 
 def several_spaces(slurm: Slurm) -> None:
     """The tasks of an array are searches of a space each, side by side."""
-    runs = slurm.directory / "runs"
+    runs = slurm.runs
     spaces = []
     for name in ("one", "two"):
         path = slurm.directory / f"{name}.toml"

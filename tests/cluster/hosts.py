@@ -6,35 +6,23 @@ To be used in a process that has network and process namespaces of its own alrea
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-ISOLATED = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
+from chaos import ISOLATED
+
 BRIDGE, OUTSIDE = "fer0", "10.77.0.1"
-
-
-def can_isolate() -> bool:
-    """Return whether there can be namespaces here."""
-    if not shutil.which("unshare") or not shutil.which("ip"):
-        return False
-    return subprocess.run([*ISOLATED, "ip", "link", "add", "x", "type", "bridge"], capture_output=True).returncode == 0
-
-
-def isolated(command: Sequence[object], *, seconds: int) -> "subprocess.CompletedProcess[str]":
-    """Run a command in namespaces of its own, in which nothing of it survives its end."""
-    words = [*ISOLATED, "timeout", "-s", "KILL", str(seconds), *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True)
+MAKE_BRIDGE = ("ip", "link", "add", BRIDGE, "type", "bridge")
+"""What must work for there to be hosts."""
 
 
 def make_network() -> None:
     """Make the network that the hosts join; this process is at OUTSIDE."""
     for words in (
         ["ip", "link", "set", "lo", "up"],
-        ["ip", "link", "add", BRIDGE, "type", "bridge"],
+        MAKE_BRIDGE,
         ["ip", "address", "add", f"{OUTSIDE}/24", "dev", BRIDGE],
         ["ip", "link", "set", BRIDGE, "up"],
     ):

@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "chaos")]
 
 from hosts import Host, make_network
 from services import ROOT, fer_search, make_token, start_node, until, wait_for_dashboard

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE)]
+sys.path[:0] = [str(HERE), str(HERE.parent / "chaos")]
 
 from hosts import Host, make_network
 from services import BIN, ENVIRONMENT, ROOT, until

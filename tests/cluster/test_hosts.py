@@ -5,14 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import can_isolate, isolated
+from chaos import can_isolate, isolated
+from hosts import MAKE_BRIDGE
 from record_checks import check_twins
 from services import POSTGRES
 
 HERE = Path(__file__).parent
+SSH = ("ssh", "sshd", "rsync", "ssh-keygen", "pgrep")
+NO_SSH = [program for program in SSH if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")]
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(not can_isolate(), reason="network namespaces (unshare and ip, as root) are not to be had"),
+    pytest.mark.skipif(
+        not can_isolate(*MAKE_BRIDGE), reason="network namespaces (unshare and ip, as root) are not to be had"
+    ),
 ]
 
 
@@ -47,3 +52,9 @@ def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeu
 
 def test_rays_autoscaler_brings_the_nodes_that_trials_need_and_takes_them_away_again(tmp_path):
     play("autoscale.py", tmp_path, minutes=8)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(NO_SSH), reason=f"not installed: {', '.join(NO_SSH)}")
+def test_ray_up_starts_three_machines_and_a_search_outlives_their_head(tmp_path):
+    play("ray_up.py", tmp_path, minutes=15)

@@ -19,9 +19,9 @@ LEAST_FREE_SHARE = 0.05
 """Where less of its disk is free, Ray neither stores objects nor starts workers on a node."""
 
 
-def probe_file(runs: str, name: str) -> Path:
-    """Return where `name`, the driver or a node, writes to see whether the other one reads it."""
-    return Path(runs) / f".probe_{name}"
+def probe_file(runs: str, word: str, name: str) -> Path:
+    """Return where `name`, the driver or a node, writes `word`, which is another one in each probe, for the other."""
+    return Path(runs) / f".probe_{word}_{name}"
 
 
 def check_node(
@@ -78,9 +78,9 @@ def storage_problems(runs: str, *, word: str, node: str) -> list[Finding]:
     """Return whether `runs` is the driver's, and takes a file from this node."""
     rule = f"{runs} must be a writable directory, the same on every node"
     try:
-        if not _reads(probe_file(runs, "driver"), word):
+        if not _reads(probe_file(runs, word, "driver"), word):
             return [("runs", rule, "another directory than the driver's, or none")]
-        with probe_file(runs, node).open("w") as file:
+        with probe_file(runs, word, node).open("w") as file:
             file.write(word.ljust(TEST_BYTES))
             file.flush()
             os.fsync(file.fileno())

@@ -84,19 +84,20 @@ def _storage_of_driver(runs: str, needed: int) -> list[Finding]:
 
 def _ask_about_storage(nodes: list[dict[str, Any]], demand: Demand, runs: str) -> list[dict[str, Any]]:
     """Ask each node, and look whether what it wrote arrived here."""
-    word, own = uuid4().hex, probe_file(runs, "driver")
+    word = uuid4().hex
+    own = probe_file(runs, word, "driver")
     try:
         own.write_text(word)
         answers = _ask(nodes, demand, word=word)
         for node, answer in zip(nodes, answers, strict=True):
-            written = probe_file(runs, node["NodeID"])
+            written = probe_file(runs, word, node["NodeID"])
             if not answer["problems"] and not written.exists():
                 rule = f"{runs} must be the same directory on every node"
                 answer["problems"].append(("runs", rule, "another one than the head's"))
     except OSError as error:
         return [{"problems": [_not_writable(runs, error)]} for _ in nodes]
     finally:
-        for path in (own, *(probe_file(runs, node["NodeID"]) for node in nodes)):
+        for path in (own, *(probe_file(runs, word, node["NodeID"]) for node in nodes)):
             path.unlink(missing_ok=True)
     return answers
 

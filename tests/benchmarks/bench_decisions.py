@@ -1,9 +1,10 @@
 """What a decision costs as a search grows: milliseconds of CPU per suggestion and per report, and memory.
 
-    python tests/benchmarks/bench_decisions.py [--trials 10000] [--workers 1000] [--searcher curves]
+    python tests/benchmarks/bench_decisions.py [--trials 10000] [--workers 1000] [--searcher curves] [--cost]
 
 Plays a search of nine dimensions and 27 epochs through the product's state with so many trials at work at once; nothing
-trains. A line holds the means over what happened since the line before it.
+trains. A line holds the means over what happened since the line before it. With `--cost` the search is for a front of
+metric against cost.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--searcher", default="curves")
+    parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = [f"x{i}" for i in range(NUM_DIMENSIONS)]
@@ -42,10 +44,21 @@ def main() -> None:
         },
         "space": {name: {"low": 0.0, "high": 1.0} for name in names},
     }
+    if arguments.cost:
+        table["search"]["cost"] = "size"
     defaults = {"epochs": HORIZON, **dict.fromkeys(names, 0.5)}
-    space = read_space(table, source=Path("bench"), defaults=defaults, check=lambda values: [], metrics=["score"])
+    space = read_space(
+        table,
+        source=Path("bench"),
+        defaults=defaults,
+        check=lambda values: [],
+        metrics=["score"],
+        costs=["size"],
+        cost_fields=names[:1],
+    )
+    measure = (lambda parameters: 2.0 ** parameters["x0"]) if arguments.cost else None
     with tempfile.TemporaryDirectory() as directory:
-        play(SearchState(space, Journal(Path(directory) / FILE_NAME)), names, arguments.workers)
+        play(SearchState(space, Journal(Path(directory) / FILE_NAME), measure=measure), names, arguments.workers)
 
 
 def play(state: SearchState, names: list[str], num_workers: int) -> None:

@@ -93,8 +93,9 @@ def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start
     os.killpg(process.pid, number)
     time.sleep(0.1)
     os.killpg(process.pid, number)  # as `timeout` does, to its child and to their group
-    assert process.wait(timeout=30) == 130
-    assert f"{number.name}: each trial stops after the epoch that it is in" in process.stderr.read()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert f"{number.name}: each trial stops after the epoch that it is in" in said
     (trial,) = read_journal(tmp_path / FILE_NAME)
     assert (trial.state, len(trial.epochs)) == ("PAUSED", 3)
     assert start(tmp_path, 3, 0.02).wait(timeout=120) == 0

@@ -25,6 +25,12 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         """Accept Tune's call; metric and mode are the state's."""
         return True
 
+    def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
+        """Make the trial's directory now and not with its worker: of a trial that a signal stopped before it had one,
+        Ray raises RuntimeError as it gathers the results.
+        """
+        trial.init_local_path()
+
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the trial that has waited longest; what waits for a worker when the limit is reached never starts."""
         with self.limit.storage_faults():

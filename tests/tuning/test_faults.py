@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import ray
-from toy import HORIZON, search_toy
+from toy import HORIZON, ToyObjective, search_toy, toy_space
 
-from fer_search.journal import FILE_NAME, read_events, read_journal
+from fer_search.journal import FILE_NAME, Journal, read_events, read_journal
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
+from fer_search.tuning.run import run_trials
+from fer_search.tuning.state import SearchState
 
 TOY = Path(__file__).with_name("toy.py")
 ONE = Resources(max_concurrent=1)
@@ -116,6 +118,21 @@ def test_at_a_second_signal_the_search_stops_in_the_middle_of_an_epoch(tmp_path,
     assert (trial.ended, trial.epochs, trial.failures) == (False, [], [])
     assert start(tmp_path, 1, 0.02).wait(timeout=120) == 0
     check_curves(tmp_path)
+
+
+def test_a_signal_that_comes_before_a_suggested_trial_has_a_worker_ends_the_search_in_order(tmp_path, cluster):
+    class Interrupted(SearchState):
+        def next_trial(self):
+            trial = super().next_trial()
+            os.kill(os.getpid(), signal.SIGINT)
+            return trial
+
+    state = Interrupted(toy_space(2), Journal(tmp_path / FILE_NAME))
+    assert not run_trials(ToyObjective(), state, tmp_path, resources=ONE)
+    (trial,) = read_journal(tmp_path / FILE_NAME)
+    assert (trial.state, trial.epochs) == ("PAUSED", [])
+    assert search_toy(tmp_path, 2, resources=ONE)
+    assert len(check_curves(tmp_path)) == 2
 
 
 def test_at_a_signal_a_trial_that_waits_for_a_worker_does_not_start(tmp_path, cluster):

@@ -14,7 +14,7 @@ from ray.exceptions import LocalRayletDiedError, NodeDiedError, WorkerCrashedErr
 
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
-from fer_search.errors import InvalidInput, problem
+from fer_search.errors import InvalidInput, first_line, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord
 from fer_search.long_trainings import RETRAIN, LongTraining, read_retraining
@@ -138,7 +138,7 @@ def _train_at_once(
             crashes[index] += not is_loss_of_node(error)
             if crashes[index] > MAX_FAILURES:
                 raise
-            logger.warning("seed %d goes on from its last epoch after: %s", index, str(error).splitlines()[0])
+            logger.warning("seed %d goes on from its last epoch after: %s", index, first_line(error))
             waiting.append((index, work[index]))
             continue
         except ray.exceptions.RayTaskError as error:

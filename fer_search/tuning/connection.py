@@ -24,6 +24,8 @@ from fer_search.network import why_unreachable
 AUTOSCALER_SECONDS = 60.0
 AUTOSCALER_ROUNDS = 2
 """Rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
+MAX_STARTING = 100
+"""How many workers are asked for at once: Tune by itself asks for one, and for the next when that one is up."""
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -37,11 +39,7 @@ class Resources:
 
 
 def num_slots(resources: Resources) -> int:
-    """Return how many trials fit at once on the connected cluster as it is now.
-
-    Where no nodes come and go, Tune has to be told: it asks for one trial more than fits, so that an autoscaler sees
-    the demand, and that one would be suggested too early.
-    """
+    """Return how many trials fit at once on the connected cluster as it is now."""
     return sum(_room(node, resources) for node in live_nodes())
 
 
@@ -132,6 +130,7 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the journal replaces csv, json and TensorBoard
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # a search goes on from its journal, not from Ray's state
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # signals are ours: see stopped_by_signals
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(MAX_STARTING))  # it asks for no more than there are places
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they are on record
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():

@@ -1,6 +1,6 @@
 """Trainings that all run to the end, in their order, as a state for Ray to work through; nothing is stopped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,18 @@ class ExhaustiveState(WholeTrainings):
         self.trainings = trainings
 
     @property
+    def num_waiting(self) -> int:
+        """How many trainings have not ended and no worker has."""
+        return sum(1 for _ in self._waiting())
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing left to run."""
-        return not self._running and self._next() is None
+        return not self._running and not self.num_waiting
 
     def next_trial(self) -> TrialRecord | None:
         """Return the first training that has not ended and that no worker has, or None if there is none."""
-        number = self._next()
+        number = next(self._waiting(), None)
         if number is None:
             return None
         if number not in self.journal.trials:
@@ -42,7 +47,7 @@ class ExhaustiveState(WholeTrainings):
             self.journal.trial_started(number, training.parameters, point=training.point)
         return self._begin(number)
 
-    def _next(self) -> int | None:
+    def _waiting(self) -> Iterator[int]:
         known = self.journal.trials
         free = (n for n in range(len(self.trainings)) if n not in self._running)
-        return next((n for n in free if n not in known or not known[n].ended), None)
+        return (n for n in free if n not in known or not known[n].ended)

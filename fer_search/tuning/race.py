@@ -108,13 +108,18 @@ class RaceState(WholeTrainings):
         self.seeds = [int(state >> 1) for state in generated]
 
     @property
+    def num_waiting(self) -> int:
+        """How many trainings of this round have no worker yet."""
+        return len(self._waiting())
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing left to run."""
         return not self._running and not self._due()
 
     def next_trial(self) -> TrialRecord | None:
         """Return the next training of this round, or None if a worker has to wait."""
-        waiting = [key for key in self._due() if self._number(key) not in self._running]
+        waiting = self._waiting()
         if not waiting:
             return None
         number = self._number(waiting[0])
@@ -128,6 +133,9 @@ class RaceState(WholeTrainings):
     def standings(self) -> list[Standing]:
         """Return the entrants in their order: those in the race by their means, then who failed."""
         return standings(self._scores(), failed=self._failed())
+
+    def _waiting(self) -> list[tuple[int, int]]:
+        return [key for key in self._due() if self._number(key) not in self._running]
 
     def _due(self) -> list[tuple[int, int]]:
         """Return what the current round still has to run, as pairs of entrant and seed."""

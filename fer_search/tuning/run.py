@@ -9,10 +9,11 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fer_search.checkpoints import CHECKPOINTS
-from fer_search.tuning.connection import Resources, check_resources, connected, num_slots
+from fer_search.tuning.connection import Resources, check_resources, connected
 from fer_search.tuning.faults import FailureCallback, Watchdog
 from fer_search.tuning.limit import Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
+from fer_search.tuning.places import Places
 from fer_search.tuning.retention import Retention
 from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
@@ -56,15 +57,17 @@ def run_trials(
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
         if not state.finished:
-            slots = resources.max_concurrent or (num_slots(resources) if address is None else 0)
             limit = Limit(state.journal, budget, gpus=resources.gpus)
-            with tempfile.TemporaryDirectory(prefix="fer_search_", ignore_cleanup_errors=True) as scratch:
+            with (
+                tempfile.TemporaryDirectory(prefix="fer_search_", ignore_cleanup_errors=True) as scratch,
+                Places(resources) as places,
+            ):
                 stopping = Stopping(limit)
                 callbacks = [
                     FailureCallback(state, retention, directory / "errors", limit=limit),
                     Watchdog(state, allowed=silence),
                 ]
-                searcher = StateSearcher(state, max_concurrent=slots, limit=limit)
+                searcher = StateSearcher(state, places=places, limit=limit)
                 scheduler = StateScheduler(state, retention, limit=limit)
                 _fit(_tuner(trainable, searcher, scheduler, stopping, callbacks, scratch=scratch), limit)
     if state.finished:

@@ -32,13 +32,16 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         trial.init_local_path()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Return the trial that has waited longest; what waits for a worker when the limit is reached never starts."""
+        """Leave it to Tune, which starts trials as they came; what waits when the limit is reached never starts.
+
+        A trial of Ray's does not come again, so there is none to choose. Ray's FIFO looks through all that ever ran.
+        """
         with self.limit.storage_faults():
             if not self.limit.allows(self.state.num_running):
                 for trial in [each for each in tune_controller.get_live_trials() if each.status == Trial.PENDING]:
                     self.state.interrupt(trial.config["trial"])
                     tune_controller.stop_trial(trial)
-        return super().choose_trial_to_run(tune_controller)
+        return None
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Record a report and decide."""

@@ -1,5 +1,6 @@
 """A search's (or a race's) state behind Ray Tune's Searcher interface."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -11,15 +12,15 @@ from fer_search.tuning.trial_state import TrialState
 class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Gives free workers their trials: `{"trial": number, "parameters": complete parameter set}`.
 
-    At most `max_concurrent` run at once (0: as many as Tune asks for), and as many as the `limit` allows.
+    As many run at once as there are `places`, given the state, and as the `limit` allows.
 
     A trial of ours may be several of Ray's: one that waited at a rung, or was interrupted, comes again and goes on from
     its checkpoint, on whatever node. So Ray has nothing to keep for it, and nothing of Ray's has to survive a restart.
     """
 
-    def __init__(self, state: TrialState, *, max_concurrent: int, limit: Limit) -> None:
+    def __init__(self, state: TrialState, *, places: Callable[[TrialState], int], limit: Limit) -> None:
         super().__init__(metric=state.metric, mode="max")
-        self.state, self.max_concurrent, self.limit = state, max_concurrent, limit
+        self.state, self.places, self.limit = state, places, limit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what a free worker is to run, None if it has to wait, or FINISHED."""
@@ -30,7 +31,7 @@ class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def _next(self) -> dict[str, Any] | str | None:
         if not self.limit.allows(self.state.num_running + 1):
             return None if self.state.num_running else str(Searcher.FINISHED)
-        if self.max_concurrent and self.state.num_running >= self.max_concurrent:
+        if self.state.num_running >= self.places(self.state):
             return None
         trial = self.state.next_trial()
         if trial is not None:

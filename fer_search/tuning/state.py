@@ -3,11 +3,12 @@
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.cost_model import Measure, cost_of
@@ -87,6 +88,12 @@ class SearchState:
         return len(self._running)
 
     @property
+    def num_waiting(self) -> int:
+        """How many trials could begin now, or go on, if there were workers for them; of those at rungs one is seen."""
+        new = max(0, self.space.num_trials - len(self.journal.trials))
+        return len(self._interrupted) + new + (self._promotable() is not None)
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing left to run."""
         started = len(self.journal.trials) >= self.space.num_trials
@@ -162,7 +169,7 @@ class SearchState:
         self.study.sampler = (
             self._curves if self.space.searcher == "curves" else optuna.samplers.RandomSampler(seed=seed)
         )
-        with threadpool_limits(limits=1, user_api="blas"):  # small matrices, and the trials need the cores
+        with _blas().limit(limits=1):  # small matrices, and the trials need the cores
             trial = self._live[number] = self.study.ask()
             point = self.space.suggest(trial)
         parameters = self.space.complete(point)
@@ -253,3 +260,9 @@ class SearchState:
         for epoch, metrics in enumerate(record.epochs, start=1):
             trial.report(metrics[self.metric], epoch)
         return trial
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return what sets the threads of the linear algebra; to look for its libraries takes as long as a suggestion."""
+    return ThreadpoolController().select(user_api="blas")

@@ -22,6 +22,11 @@ class TrialState(Protocol):
         ...
 
     @property
+    def num_waiting(self) -> int:
+        """How many trials could begin now, or go on, if there were workers for them."""
+        ...
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing left to run."""
         ...

@@ -176,7 +176,8 @@ def growth(arguments: argparse.Namespace, directory: Path) -> None:
                    budget=Budget(epochs=arguments.reports))  # fmt: skip
     print("reports trials stretches  ms/report ms/report of all threads  reports/s  MiB")
     for before, after in zip(sampler.samples, sampler.samples[1:], strict=False):
-        count = after.reports - before.reports
+        if not (count := after.reports - before.reports):
+            continue  # the end, right after a sample
         print(
             f"{after.reports:7} {after.trials:6} {after.stretches:9} {1e3 * (after.main - before.main) / count:10.2f} "
             f"{1e3 * (after.all - before.all) / count:24.2f} {count / (after.time - before.time):10.1f} "

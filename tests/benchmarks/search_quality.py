@@ -44,7 +44,7 @@ class Method:
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
         state = SearchState(space, Journal(directory / FILE_NAME))
         unlimited = Limit(state.journal, Budget(), gpus=0)
-        self.searcher = StateSearcher(state, max_concurrent=num_workers, limit=unlimited)
+        self.searcher = StateSearcher(state, places=lambda state: num_workers, limit=unlimited)
         self.scheduler = StateScheduler(state, Retention(state, directory), limit=unlimited)
         self.trials: dict[int, FakeTrial] = {}
         self.horizon = space.horizon

@@ -44,7 +44,7 @@ def main(directory: Path) -> None:
     check_that_what_fits_is_known_before_there_is_a_machine()
     check_that_tasks_start_machines_that_leave_again(sockets)
     check_that_too_much_is_refused(directory)
-    run_search_while_a_machine_is_lost(directory)
+    run_search_while_a_machine_is_lost(directory, sockets)
     until(lambda: machines() == [], seconds=60, what="no machine after the search")
 
 
@@ -147,8 +147,9 @@ def check_that_too_much_is_refused(directory: Path) -> None:
     assert not (directory / NAME).exists()
 
 
-def run_search_while_a_machine_is_lost(directory: Path) -> None:
+def run_search_while_a_machine_is_lost(directory: Path, sockets: Path) -> None:
     assert machines() == []
+    before = sum(launched(sockets).values())
     journal = directory / NAME / FILE_NAME
     command = search("--trials", 6, "--max-concurrent", 3, *TRIAL, "--runs", directory, *RECIPE)
     with (directory / "search.log").open("w") as log:
@@ -158,6 +159,8 @@ def run_search_while_a_machine_is_lost(directory: Path) -> None:
         assert running.poll() is None, "the search ended too early"
         return processes(lambda words: words[0].startswith(b"ray::") and b"Trainable.train" in words[0])
 
+    until(lambda: sum(launched(sockets).values()) == before + 2, seconds=120, what="all machines asked for")
+    assert not any(trial.epochs for trial in read_journal(journal)), "one machine was waited for before the next"
     until(lambda: len(machines()) == 2 and len(training()) == 3, seconds=180, what="three trials on two machines")
     raylet = int(Path(f"/proc/{training()[0]}/stat").read_text().rsplit(")")[1].split()[1])
     os.kill(raylet, signal.SIGKILL)

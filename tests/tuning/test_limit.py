@@ -24,7 +24,7 @@ def play(directory, space, *, budget=None, num_workers=1, gpus=0.0):
     """Run a search through searcher and scheduler, as Tune would, until nothing more may start."""
     state = SearchState(space, Journal(directory / FILE_NAME))
     limit = Limit(state.journal, budget or Budget(), gpus=gpus)
-    searcher = StateSearcher(state, max_concurrent=num_workers, limit=limit)
+    searcher = StateSearcher(state, places=lambda state: num_workers, limit=limit)
     scheduler = StateScheduler(state, Retention(state, directory), limit=limit)
     busy, now = [], 0.0
     while True:

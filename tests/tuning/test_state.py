@@ -174,7 +174,7 @@ def test_the_default_comes_first_and_every_trial_has_a_complete_parameter_set(tm
 
 def test_no_more_trials_run_at_once_than_allowed(tmp_path):
     state = new_state(tmp_path, toy_space(9))
-    searcher = StateSearcher(state, max_concurrent=2, limit=Limit(state.journal, Budget(), gpus=0))
+    searcher = StateSearcher(state, places=lambda state: 2, limit=Limit(state.journal, Budget(), gpus=0))
     assert searcher.suggest("a") == {"trial": 0, "parameters": {"epochs": 9, "x": 5.0}}
     assert searcher.suggest("b")["trial"] == 1
     assert searcher.suggest("c") is None

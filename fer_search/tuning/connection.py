@@ -17,6 +17,7 @@ from ray._private.worker import global_worker
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled: its stub lacks it
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.network import why_unreachable
@@ -36,6 +37,11 @@ class Resources:
     cpus: int = 1
     gpus: float = 0.0
     max_concurrent: int = 0
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one trial occupies, as Ray asks for it."""
+        return {kind: float(each) for kind, each in (("CPU", self.cpus), ("GPU", self.gpus)) if each}
 
 
 def num_slots(resources: Resources) -> int:
@@ -82,37 +88,34 @@ def live_nodes() -> list[Mapping[str, float]]:
 
 @cache
 def _autoscaler_starts(resources: Resources) -> bool:
-    """Return whether the autoscaler has a type of node for a trial: it is asked with a task, which is withdrawn.
+    """Return whether the autoscaler has a type of node for a trial: it is asked with a reservation, which is withdrawn.
 
     No call of Ray's lists those types, but what none of them could serve is reported as infeasible, at the autoscaler's
-    next round. That takes seconds, so the answer is kept for as long as the connection.
+    next round. That takes seconds, so the answer is kept for as long as the connection. (A task would ask the same, but
+    to cancel one as it begins can end this process: a check of Ray's own fails.)
     """
-    shape = {kind: amount for kind, amount in (("CPU", float(resources.cpus)), ("GPU", resources.gpus)) if amount}
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)(_nothing).remote()
+    reservation = placement_group([resources.bundle])
     deadline, first = time.monotonic() + AUTOSCALER_SECONDS, _autoscaling_state().autoscaler_state_version
     try:
         while time.monotonic() < deadline:
-            if ray.wait([task], timeout=1.0)[0]:
+            if reservation.wait(1.0):
                 return True
             state = _autoscaling_state()
-            if any(dict(each.resources_bundle) == shape for each in state.infeasible_resource_requests):
+            infeasible = [each for gang in state.infeasible_gang_resource_requests for each in gang.requests]
+            if any(dict(each.resources_bundle) == resources.bundle for each in infeasible):
                 return False
             is_answer = state.autoscaler_state_version >= first + AUTOSCALER_ROUNDS
             if is_answer and (state.pending_instance_requests or state.pending_instances):
                 return True
         return False
     finally:
-        ray.cancel(task, force=True)
+        remove_placement_group(reservation)
 
 
 def _autoscaling_state() -> Any:
     reply = GetClusterStatusReply()
     reply.ParseFromString(global_worker.gcs_client.get_cluster_status())
     return reply.autoscaling_state
-
-
-def _nothing() -> None:
-    """Occupy what a trial does, for a moment."""
 
 
 def _room(node: Mapping[str, float], resources: Resources) -> int:

@@ -27,7 +27,6 @@ class Places:
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
-        self._bundle = {kind: float(each) for kind, each in (("CPU", resources.cpus), ("GPU", resources.gpus)) if each}
         self._grows = is_autoscaler_v2(fetch_from_server=True)
         self._reserved: list[PlacementGroup] = []
         self._count_at, self._fit = 0.0, 0
@@ -53,4 +52,4 @@ class Places:
         while len(self._reserved) > max(0, count):
             remove_placement_group(self._reserved.pop())
         while len(self._reserved) < count:
-            self._reserved.append(placement_group([self._bundle]))
+            self._reserved.append(placement_group([self.resources.bundle]))

@@ -25,7 +25,8 @@ from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
 from fer_search.training.measurement import measure_training
 from fer_search.training.run import WEIGHTS, load_model, read_choice, train_to_end
-from fer_search.training.trainer import Trainer, choose_device, precision_of
+from fer_search.training.step import precision_of
+from fer_search.training.trainer import Trainer, choose_device
 
 
 def run_training(

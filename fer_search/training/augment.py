@@ -6,7 +6,6 @@ the random draws depend neither on the pixels nor on the labels. Images are floa
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from fer_search.data.faces import EMOTIONS
@@ -21,7 +20,7 @@ def augment(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator
     Rows of the targets sum to 1; label smoothing is not in them yet. `generator` lives on the device of the pixels.
     """
     images = distort(pixels, labels, recipe, generator)
-    targets = F.one_hot(labels, len(EMOTIONS)).float()
+    targets = torch.eye(len(EMOTIONS), device=labels.device)[labels]
     if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
         images, targets = mix(images, targets, recipe, generator)
     return images, targets

@@ -31,8 +31,20 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         group["params"].append(parameter)
     ordered = [groups[key] for key in sorted(groups)]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(ordered, betas=(recipe.momentum, 0.999))
-    return torch.optim.SGD(ordered, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        return torch.optim.AdamW(ordered, betas=(recipe.momentum, 0.999), fused=True)
+    return torch.optim.SGD(ordered, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+
+
+def place_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Put learning rates where a step on `device` looks for them: on a GPU in tensors, which a CUDA graph reads.
+
+    To be called when the schedule has been built and whenever a state has been loaded, whatever device it was saved on.
+    """
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        group["lr"] = torch.tensor(rate, device=device) if device.type == "cuda" else rate
+        if "capturable" in group:
+            group["capturable"] = device.type == "cuda"
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> SequentialLR:

@@ -52,7 +52,7 @@ class SharpnessAwareMinimizer:
                 self.optimizer.zero_grad(set_to_none=True)
                 backward(False)
             if self.remember:
-                self._flat = _without_component(self._gradients(), first)
+                self._keep(_without_component(self._gradients(), first))
         norm = nn.utils.get_total_norm(self._gradients())
         if max_norm > 0:
             nn.utils.clip_grads_with_norm_(self._trained(), max_norm, norm)
@@ -83,6 +83,13 @@ class SharpnessAwareMinimizer:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(weights, stored)
+
+    def _keep(self, flat: list[Tensor]) -> None:
+        """Remember in the same memory, where a CUDA graph of a cheap step looks for it."""
+        if self._flat:
+            torch._foreach_copy_(self._flat, flat)
+        else:
+            self._flat = flat
 
     def _turn_to_flat(self) -> None:
         assert self._flat, "a cheap step needs a full one before it, and remember"

@@ -1,4 +1,4 @@
-"""A training run as a resumable iterator over its epochs: the reference loop, written to be read.
+"""A training run as a resumable iterator over its epochs.
 
 Who drives the iterator decides what happens: plain training is a for loop, a search stops asking, a tracker passes the
 reports on. All randomness comes from (recipe.seed, epoch), so between two epochs there is no generator to store, and a
@@ -8,33 +8,29 @@ resumed run continues bit for bit on a CPU.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
-from torch import Generator, Tensor
+from torch import Tensor
 
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
-from fer_search.training.augment import augment
+from fer_search.training.averaging import AveragedWeights
+from fer_search.training.capture import CapturedStep
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
 from fer_search.training.evaluation import epoch_metrics, predict_logits
-from fer_search.training.loss import class_weights, image_losses
 from fer_search.training.memory import memory_errors
-from fer_search.training.optimization import build_optimizer, build_schedule
+from fer_search.training.optimization import build_optimizer, build_schedule, place_rates
 from fer_search.training.pretrained import initial_model
-from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+from fer_search.training.step import TrainingStep
 from fer_search.training.usage import Usage
 
 CHECKPOINT_FORMAT = 3
-GPU_CHECK_INTERVAL = 50  # steps
 COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
 """What an epoch reports that is better when it is larger."""
 MICRO_BATCH_SIZE = "micro_batch_size"
@@ -64,7 +60,10 @@ class Trainer:
     `learning_rate`, `gradient_norm` (mean, of the applied gradients before clipping), `val_loss`, `val_accuracy`,
     `val_macro_f1` (and the accuracy of the averaged weights, `val_accuracy_ema`), `images_per_second`, `epoch_seconds`
     and those of Usage. Raises Diverged with the number of the first step whose loss is not finite: on a CPU at that
-    step, on a GPU up to GPU_CHECK_INTERVAL steps later; and MemoryError where the training does not fit.
+    step, on a GPU, which nothing asks within an epoch, at its end; and MemoryError where the training does not fit.
+
+    On a GPU steps are `captured` as CUDA graphs, unless that is switched off: the same steps, launched one kernel after
+    the other, are what captured ones are compared with.
 
     With a `micro_batch_size` below the recipe's batch size, an optimizer step sees the same images in more and smaller
     micro-batches. Only batch statistics and dropout are then drawn otherwise. Every epoch reports that size.
@@ -79,32 +78,41 @@ class Trainer:
         *,
         device: torch.device,
         micro_batch_size: int | None = None,
+        captured: bool = True,
     ) -> None:
         self.recipe = recipe
         self.device = device
+        self.captured = captured and device.type == "cuda"
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
-        self.class_weights = class_weights(self.labels, recipe.class_weight_power)
         self.steps_per_epoch = num_steps(len(fit), recipe)
-        self.autocast = _autocast_of(recipe, device)
         self.restart(micro_batch_size or recipe.batch_size)
 
     @memory_errors()
     def restart(self, micro_batch_size: int) -> None:
         """Begin anew, as before the first epoch, with at most so many images in a forward pass."""
         recipe, device = self.recipe, self.device
+        for held in ("step", "_take"):  # a graph holds the memory of all that is computed in it
+            vars(self).pop(held, None)
         gc.collect()  # what trained before in this process, or failed to: an exception's traceback holds it in cycles
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batch_size = micro_batch_size
         self.epoch = 0
         self.model = initial_model(recipe).to(device).to(memory_format=torch.channels_last)
-        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay > 0 else None
+        self.ema = AveragedWeights(self.model, recipe.ema_decay) if recipe.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, recipe)
-        self.sam = SharpnessAwareMinimizer(
-            self.optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
-        )
         self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the step anew, for an optimizer that is where the training begins or goes on."""
+        place_rates(self.optimizer, self.device)
+        self.step = TrainingStep(
+            self.recipe, self.model, self.optimizer, self.ema, self.pixels, self.labels,
+            micro_batch_size=self.micro_batch_size,
+        )  # fmt: skip
+        self._take = CapturedStep(self.step) if self.captured else self.step
 
     def __iter__(self) -> Iterator[EpochReport]:
         while self.epoch < self.recipe.epochs:
@@ -168,6 +176,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.epoch = state["epoch"]
         self.micro_batch_size = min(self.micro_batch_size, state["micro_batch_size"])
+        self._prepare()
 
     @memory_errors()
     def resume(self, directory: Path) -> None:
@@ -177,48 +186,24 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         self.model.train()
         seeds = np.random.SeedSequence([self.recipe.seed, self.epoch]).generate_state(2, np.uint64)
-        generator = Generator(self.device).manual_seed(int(seeds[0] >> 1))
-        order = torch.randperm(len(self.labels), generator=generator, device=self.device)
+        self.step.generator.manual_seed(int(seeds[0] >> 1))
+        self.step.dropout.seed(int(seeds[1] >> 1))
+        order = torch.randperm(len(self.labels), generator=self.step.generator, device=self.device)
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
-        learning_rate = self.optimizer.param_groups[0]["lr"]  # of the heads
-        accumulation = math.ceil(self.recipe.batch_size * self.recipe.accumulation / self.micro_batch_size)
+        learning_rate = float(self.optimizer.param_groups[0]["lr"])  # of the heads
         for step, indices in enumerate(_batches(order, self.recipe, self.steps_per_epoch)):
-            images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, generator)
-            backward = partial(self._backward, images, targets, int(seeds[1] >> 1) + step * accumulation)
-            cheap = step % self.recipe.sam_interval > 0
-            losses[step], norms[step] = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
-            # Asking the CPU costs nothing; a GPU would have to wait, so it is asked now and then.
-            if self.device.type == "cpu" or (step + 1) % GPU_CHECK_INTERVAL == 0:
+            self.step.begin(self.epoch * self.steps_per_epoch + step + 1)
+            losses[step], norms[step] = self._take(indices, cheap=step % self.recipe.sam_interval > 0)
+            if self.device.type == "cpu":  # asking it costs nothing
                 self._stop_at_divergence(losses[: step + 1])
             self.schedule.step()
-            if self.ema:
-                self.ema.update(self.model, step=self.epoch * self.steps_per_epoch + step + 1)
         self._stop_at_divergence(losses)
         return {
             "train_loss": float(losses.mean()),
-            "learning_rate": float(learning_rate),
+            "learning_rate": learning_rate,
             "gradient_norm": float(norms.mean()),
         }
-
-    def _backward(self, images: Tensor, targets: Tensor, dropout_seed: int, first_pass: bool) -> Tensor:
-        """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
-
-        The last batch of an epoch is cut evenly, and an odd one not into pairs, since a micro-batch of one image has no
-        batch statistics. Every forward opens autocast anew: its cache of cast weights would hide SAM's perturbation
-        from the second pass.
-        """
-        total = torch.zeros((), device=self.device)
-        chunks = max(1, min(math.ceil(len(images) / self.micro_batch_size), len(images) // 2))
-        with nullcontext() if first_pass else frozen_batch_norm(self.model):
-            for chunk, (x, t) in enumerate(zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True)):
-                x = x.contiguous(memory_format=torch.channels_last)
-                with _seeded(dropout_seed + chunk, self.device), self.autocast():
-                    outputs = self.model.outputs(x)
-                loss = image_losses(outputs, t, self.class_weights, self.recipe).sum() / len(images)
-                torch.autograd.backward(loss)
-                total += loss.detach()
-        return total
 
     def _stop_at_divergence(self, losses: Tensor) -> None:
         finite = torch.isfinite(losses)
@@ -254,14 +239,6 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def precision_of(recipe: Recipe, device: torch.device) -> str:
-    """Return the precision that `recipe` means on `device`: `bf16` or `fp32`."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if native else "fp32"
-
-
 def _batches(order: Tensor, recipe: Recipe, num_steps: int) -> Iterator[Tensor]:
     """Cut the images of an epoch into the batches of its steps; the last one takes what is left."""
     effective = recipe.batch_size * recipe.accumulation
@@ -270,19 +247,6 @@ def _batches(order: Tensor, recipe: Recipe, num_steps: int) -> Iterator[Tensor]:
         yield order[step * effective :] if last else order[step * effective : (step + 1) * effective]
 
 
-def _autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    enabled = precision_of(recipe, device) == "bf16"
-    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 def _on_device(faces: Faces, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return pixels and labels as tensors; copied, since arrays out of Ray's object store are read-only."""
     return torch.tensor(faces.pixels, device=device), torch.tensor(faces.labels, device=device)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw dropout from `seed` within, and leave the process's own random state as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

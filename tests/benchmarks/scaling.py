@@ -1,6 +1,6 @@
 """How far one driver goes: a simulation of many GPUs whose trials all report to it, with measured service times.
 
-    python tests/benchmarks/scaling.py [--epoch-seconds 1.5] [--report-ms 4] [--suggestion-ms 32] [--epochs 5]
+    python tests/benchmarks/scaling.py [--epoch-seconds 1.5] [--report-ms 5] [--suggestion-ms 12] [--epochs 5]
         [--per-gpu 1]
 
 The driver is one server that takes reports in the order in which they come; a trial's next epoch begins when the
@@ -45,8 +45,8 @@ def simulate(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epoch-seconds", type=float, default=1.5)
-    parser.add_argument("--report-ms", type=float, default=4.0)
-    parser.add_argument("--suggestion-ms", type=float, default=32.0)
+    parser.add_argument("--report-ms", type=float, default=5.0)
+    parser.add_argument("--suggestion-ms", type=float, default=12.0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--per-gpu", type=int, default=1)
     arguments = parser.parse_args()

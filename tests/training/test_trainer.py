@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import reproducible
-from fer_search.training import trainer as trainer_module
+from fer_search.training import step as step_module
 from fer_search.training.augment import augment
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.trainer import Diverged, Trainer
@@ -204,8 +204,10 @@ def test_dropout_draws_the_same_units_in_both_passes_of_sam(small, fit, validati
     trainer = Trainer(small.replace({"dropout": 0.5, "epochs": 1}), fit, validation, device=CPU)
     images, targets = augment(trainer.pixels[:32], trainer.labels[:32], trainer.recipe, torch.Generator())
     trainer.model.dropout.register_forward_hook(lambda *_: seen.append(torch.rand(4)))
-    trainer._backward(images, targets, 7, True)
-    trainer._backward(images, targets, 7, False)
+    trainer.step.dropout.seed(7)
+    trainer.step.dropout.begin_step()
+    trainer.step.backward(images, targets, True)
+    trainer.step.backward(images, targets, False)
     first, second = seen[:2], seen[2:]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(first[0], first[1])
@@ -214,8 +216,8 @@ def test_dropout_draws_the_same_units_in_both_passes_of_sam(small, fit, validati
 def test_under_autocast_the_second_pass_of_sam_sees_the_perturbed_weights(small, fit, validation):
     losses = []
     trainer = Trainer(plain(small, precision="bf16", sam_rho=0.5), fit, validation, device=CPU)
-    original = trainer._backward
-    trainer._backward = lambda *arguments: losses.append(original(*arguments)) or losses[-1]
+    original = trainer.step.backward
+    trainer.step.backward = lambda *arguments: losses.append(original(*arguments)) or losses[-1]
     next(iter(trainer))
     assert all(float(second) > float(first) for first, second in zip(losses[::2], losses[1::2], strict=True))
 
@@ -224,8 +226,8 @@ def test_looksam_takes_the_second_pass_at_every_so_many_steps_of_an_epoch(small,
     passes = []
     recipe = plain(small, batch_size=16, accumulation=1, sam_interval=3)
     trainer = Trainer(recipe, fit, validation, device=CPU)
-    original = trainer._backward
-    trainer._backward = lambda *arguments: passes.append(arguments[-1]) or original(*arguments)
+    original = trainer.step.backward
+    trainer.step.backward = lambda *arguments: passes.append(arguments[-1]) or original(*arguments)
     curve(trainer)
     epoch = [True, False, True, True] * 2 + [True, False]  # 7 steps: the first, fourth and seventh are full
     assert passes == epoch * 2
@@ -239,7 +241,7 @@ def test_one_image_that_is_left_over_goes_to_the_batch_before_it(small, fit, val
         sizes.append(len(pixels))
         return augment(pixels, *others)
 
-    monkeypatch.setattr(trainer_module, "augment", watched)
+    monkeypatch.setattr(step_module, "augment", watched)
     curve(Trainer(small.replace({"epochs": 2}), fit.take(np.arange(97)), validation, device=CPU))
     assert sizes == [32, 32, 33] * 2
 
@@ -258,7 +260,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step_with_its_number(sma
         images, targets = augment(pixels, labels, recipe, generator)
         return (images * float("nan") if next(calls) == 3 else images), targets
 
-    monkeypatch.setattr(trainer_module, "augment", spoiled)
+    monkeypatch.setattr(step_module, "augment", spoiled)
     with pytest.raises(Diverged, match=r"the loss of step 3 \(epoch 1\) is nan"):
         curve(Trainer(small, fit, validation, device=CPU))
 
@@ -277,15 +279,16 @@ def test_averaged_weights_equal_the_running_average_computed_by_hand(small, fit,
     )
     name = "classifier.weight"
     average = None
-    original = trainer.ema.update
+    original, steps = trainer.ema.update, itertools.count(1)
 
-    def update(model, step):
+    def update():
         nonlocal average
+        step = next(steps)
         # timm's warm-up: the first step copies, later ones keep 1 - (step)^(-2/3), at most ema_decay
         decay = 0.0 if step <= 1 else min(0.5, 1 - step ** (-2 / 3))
-        value = model.state_dict()[name].clone()
+        value = trainer.model.state_dict()[name].clone()
         average = value if average is None else average * decay + value * (1 - decay)
-        original(model, step=step)
+        original()
 
     trainer.ema.update = update
     curve(trainer)

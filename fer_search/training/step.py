@@ -1,0 +1,98 @@
+"""What one optimizer step does: augmentation, SAM's passes over micro-batches, the update, the averaged weights."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from fer_search.recipe import Recipe
+from fer_search.training.augment import augment
+from fer_search.training.averaging import AveragedWeights
+from fer_search.training.dropout import PairedDropout
+from fer_search.training.loss import class_weights, image_losses
+from fer_search.training.model import EmotionNet
+from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+
+
+class TrainingStep:
+    """Trains `model` on some of the faces, uint8 `pixels` (N, H, W) and `labels` (N,), all of it on one device.
+
+    Nothing in it asks the device for a value, and what differs from step to step is in tensors: the images' indices,
+    the learning rates where the optimizer is on a GPU, the averaging's weight, the generators' states. So a CUDA graph
+    of one step is a step. All randomness is that of `generator` and of `dropout`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: EmotionNet,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedWeights | None,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        micro_batch_size: int,
+    ) -> None:
+        self.recipe, self.model, self.average = recipe, model, average
+        self.pixels, self.labels, self.micro_batch_size = pixels, labels, micro_batch_size
+        self.class_weights = class_weights(labels, recipe.class_weight_power)
+        self.autocast = _autocast_of(recipe, pixels.device)
+        self.generator = Generator(pixels.device)
+        self.dropout = PairedDropout(pixels.device)
+        self.sam = SharpnessAwareMinimizer(
+            optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
+        )
+
+    def begin(self, number: int) -> None:
+        """Prepare step `number` of the training, from 1 on; a CUDA graph has no part in it."""
+        self.dropout.begin_step()
+        if self.average:
+            self.average.begin_step(number)
+
+    def __call__(self, indices: Tensor, *, cheap: bool) -> tuple[Tensor, Tensor]:
+        """Take a step on the images at `indices`; return SAM's first loss and the norm of the applied gradient.
+
+        A `cheap` step is LookSAM's, of one pass.
+        """
+        images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, self.generator)
+        backward = partial(self.backward, images, targets)
+        found = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
+        if self.average:
+            self.average.update()
+        return found
+
+    def backward(self, images: Tensor, targets: Tensor, first_pass: bool) -> Tensor:
+        """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.
+
+        The last batch of an epoch is cut evenly, and an odd one not into pairs, since a micro-batch of one image has no
+        batch statistics. Every forward opens autocast anew: its cache of cast weights would hide SAM's perturbation
+        from the second pass.
+        """
+        total = torch.zeros((), device=images.device)
+        chunks = max(1, min(math.ceil(len(images) / self.micro_batch_size), len(images) // 2))
+        with nullcontext() if first_pass else frozen_batch_norm(self.model):
+            for x, t in zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
+                x = x.contiguous(memory_format=torch.channels_last)
+                with self.dropout.drawing(first_pass=first_pass), self.autocast():
+                    outputs = self.model.outputs(x)
+                loss = image_losses(outputs, t, self.class_weights, self.recipe).sum() / len(images)
+                torch.autograd.backward(loss)
+                total += loss.detach()
+        return total
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
+    """Return the precision that `recipe` means on `device`: `bf16` or `fp32`."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+def _autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    enabled = precision_of(recipe, device) == "bf16"
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -55,7 +55,9 @@ class PairedDropout:
 
     def renew(self) -> None:
         """Replace the generators, and the process's, after a capture that failed: it leaves them unusable."""
-        seed = self._seed + sum(self._drawn) + 1
+        if not self.generators:
+            return
+        seed = self._seed + 1
         self.generators = [Generator(self.device).manual_seed(seed) for _ in self.generators]
         _default_generator(self.device).graphsafe_set_state(Generator(self.device).manual_seed(seed))
 

@@ -29,7 +29,8 @@ class SharpnessAwareMinimizer:
         self.rho = rho
         self.adaptive = adaptive
         self.remember = remember  # for cheap steps to follow
-        self._flat: list[Tensor] = []
+        self.flat: list[Tensor] = []
+        """The flat direction that the last full step found, where it is remembered."""
 
     def step(
         self, backward: Callable[[bool], Tensor], *, max_norm: float = 0.0, cheap: bool = False
@@ -86,16 +87,16 @@ class SharpnessAwareMinimizer:
 
     def _keep(self, flat: list[Tensor]) -> None:
         """Remember in the same memory, where a CUDA graph of a cheap step looks for it."""
-        if self._flat:
-            torch._foreach_copy_(self._flat, flat)
+        if self.flat:
+            torch._foreach_copy_(self.flat, flat)
         else:
-            self._flat = flat
+            self.flat = flat
 
     def _turn_to_flat(self) -> None:
-        assert self._flat, "a cheap step needs a full one before it, and remember"
+        assert self.flat, "a cheap step needs a full one before it, and remember"
         gradients = self._gradients()
-        scale = LOOKSAM_ALPHA * nn.utils.get_total_norm(gradients) / (nn.utils.get_total_norm(self._flat) + 1e-12)
-        torch._foreach_add_(gradients, torch._foreach_mul(self._flat, scale))
+        scale = LOOKSAM_ALPHA * nn.utils.get_total_norm(gradients) / (nn.utils.get_total_norm(self.flat) + 1e-12)
+        torch._foreach_add_(gradients, torch._foreach_mul(self.flat, scale))
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._trained() if parameter.grad is not None]

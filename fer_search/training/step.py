@@ -1,4 +1,4 @@
-"""What one optimizer step does: augmentation, SAM's passes over micro-batches, the update, the averaged weights."""
+"""What one optimizer step does: augmentation, SAM's passes over micro-batches, the update."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 
 from fer_search.recipe import Recipe
 from fer_search.training.augment import augment
-from fer_search.training.averaging import AveragedWeights
 from fer_search.training.dropout import PairedDropout
 from fer_search.training.loss import class_weights, image_losses
 from fer_search.training.model import EmotionNet
@@ -21,9 +20,9 @@ from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
 class TrainingStep:
     """Trains `model` on some of the faces, uint8 `pixels` (N, H, W) and `labels` (N,), all of it on one device.
 
-    Nothing in it asks the device for a value, and what differs from step to step is in tensors: the images' indices,
-    the learning rates where the optimizer is on a GPU, the averaging's weight, the generators' states. So a CUDA graph
-    of one step is a step. All randomness is that of `generator` and of `dropout`.
+    Nothing in it asks the device for a value, and what differs from step to step is in tensors (the images' indices, on
+    a GPU the learning rates) and in the states of generators. So what a GPU does in one step, repeated, is another. All
+    randomness is that of `generator` and of `dropout`.
     """
 
     def __init__(
@@ -31,13 +30,12 @@ class TrainingStep:
         recipe: Recipe,
         model: EmotionNet,
         optimizer: torch.optim.Optimizer,
-        average: AveragedWeights | None,
         pixels: Tensor,
         labels: Tensor,
         *,
         micro_batch_size: int,
     ) -> None:
-        self.recipe, self.model, self.average = recipe, model, average
+        self.recipe, self.model, self.optimizer = recipe, model, optimizer
         self.pixels, self.labels, self.micro_batch_size = pixels, labels, micro_batch_size
         self.class_weights = class_weights(labels, recipe.class_weight_power)
         self.autocast = _autocast_of(recipe, pixels.device)
@@ -47,11 +45,17 @@ class TrainingStep:
             optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
         )
 
-    def begin(self, number: int) -> None:
-        """Prepare step `number` of the training, from 1 on; a CUDA graph has no part in it."""
-        self.dropout.begin_step()
-        if self.average:
-            self.average.begin_step(number)
+    @property
+    def generators(self) -> list[Generator]:
+        """What a step draws from, but for a CPU's dropout."""
+        return [self.generator, *self.dropout.generators]
+
+    @property
+    def state(self) -> list[Tensor]:
+        """What a step changes: the model's state and, once there has been a step, the optimizer's and SAM's."""
+        optimizer = [each for state in self.optimizer.state.values() for each in state.values()]
+        tensors = [*self.model.state_dict().values(), *optimizer, *self.sam.flat]
+        return [each for each in tensors if isinstance(each, Tensor)]
 
     def __call__(self, indices: Tensor, *, cheap: bool) -> tuple[Tensor, Tensor]:
         """Take a step on the images at `indices`; return SAM's first loss and the norm of the applied gradient.
@@ -60,10 +64,7 @@ class TrainingStep:
         """
         images, targets = augment(self.pixels[indices], self.labels[indices], self.recipe, self.generator)
         backward = partial(self.backward, images, targets)
-        found = self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
-        if self.average:
-            self.average.update()
-        return found
+        return self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
 
     def backward(self, images: Tensor, targets: Tensor, first_pass: bool) -> Tensor:
         """Add the gradients of one batch, micro-batch by micro-batch, and return its mean loss.

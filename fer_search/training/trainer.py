@@ -21,7 +21,7 @@ from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.averaging import AveragedWeights
-from fer_search.training.capture import CapturedStep
+from fer_search.training.capture import CapturedStep, CudaGraphs
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
 from fer_search.training.evaluation import epoch_metrics, predict_logits
 from fer_search.training.memory import memory_errors
@@ -109,10 +109,9 @@ class Trainer:
         """Make the step anew, for an optimizer that is where the training begins or goes on."""
         place_rates(self.optimizer, self.device)
         self.step = TrainingStep(
-            self.recipe, self.model, self.optimizer, self.ema, self.pixels, self.labels,
-            micro_batch_size=self.micro_batch_size,
-        )  # fmt: skip
-        self._take = CapturedStep(self.step) if self.captured else self.step
+            self.recipe, self.model, self.optimizer, self.pixels, self.labels, micro_batch_size=self.micro_batch_size
+        )
+        self._take = CapturedStep(self.step, CudaGraphs(self.device)) if self.captured else self.step
 
     def __iter__(self) -> Iterator[EpochReport]:
         while self.epoch < self.recipe.epochs:
@@ -193,11 +192,13 @@ class Trainer:
         norms = torch.zeros(self.steps_per_epoch, device=self.device)
         learning_rate = float(self.optimizer.param_groups[0]["lr"])  # of the heads
         for step, indices in enumerate(_batches(order, self.recipe, self.steps_per_epoch)):
-            self.step.begin(self.epoch * self.steps_per_epoch + step + 1)
+            self.step.dropout.begin_step()
             losses[step], norms[step] = self._take(indices, cheap=step % self.recipe.sam_interval > 0)
             if self.device.type == "cpu":  # asking it costs nothing
                 self._stop_at_divergence(losses[: step + 1])
             self.schedule.step()
+            if self.ema:
+                self.ema.update(self.epoch * self.steps_per_epoch + step + 1)
         self._stop_at_divergence(losses)
         return {
             "train_loss": float(losses.mean()),

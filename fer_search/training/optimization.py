@@ -43,6 +43,7 @@ def place_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     for group in optimizer.param_groups:
         rate = float(group["lr"])
         group["lr"] = torch.tensor(rate, device=device) if device.type == "cuda" else rate
+        group["fused"] = True
         if "capturable" in group:
             group["capturable"] = device.type == "cuda"
 

@@ -20,6 +20,7 @@ def augment(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator
     Rows of the targets sum to 1; label smoothing is not in them yet. `generator` lives on the device of the pixels.
     """
     images = distort(pixels, labels, recipe, generator)
+    # Not one_hot, which on a CPU first asks for the largest label: a step asks the device for nothing.
     targets = torch.eye(len(EMOTIONS), device=labels.device)[labels]
     if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
         images, targets = mix(images, targets, recipe, generator)

@@ -5,13 +5,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from fer_search.training.step import TrainingStep
 
+T = TypeVar("T")
 Found = tuple[Tensor, Tensor]
 Kind = tuple[int, bool]
 
@@ -30,12 +31,14 @@ logger = logging.getLogger(__name__)
 class Recorder(Protocol):
     """Records what a device does, to have it done again."""
 
-    def warm(self, take: Callable[[], Found]) -> tuple[Found, str]:
+    def warm(self, take: Callable[[], T]) -> tuple[T, str]:
         """Do something where it will be recorded, and return what it found, and what in it waits for the device."""
         ...
 
-    def record(self, take: Callable[[], Found], generators: Sequence[Generator]) -> tuple[Found, Callable[[], None]]:
-        """Return what does the same again, into the same memory; raises RuntimeError where that cannot be."""
+    def record(self, take: Callable[[], T], generators: Sequence[Generator]) -> tuple[T, Callable[[], None]]:
+        """Return what does the same again, into the same memory, and leave everything as it was until that is called;
+        raises RuntimeError where that cannot be.
+        """
         ...
 
 
@@ -69,24 +72,24 @@ class CapturedStep:
 
     def __call__(self, indices: Tensor, *, cheap: bool) -> Found:
         """Take a step; what it returns is overwritten by the next of its kind."""
-        kind = len(indices), cheap
-        self._taken[kind] += self.possible
-        if self.possible and self._taken[kind] == WARM_STEPS + 1:
-            self._record(indices, kind)
-        elif self.possible and self._taken[kind] == WARM_STEPS + 2:
-            self._check(indices, kind)
-        elif kind in self.recorded:
-            return self.recorded[kind](indices)
         if not self.possible:
             return self.step(indices, cheap=cheap)
+        kind = len(indices), cheap
+        self._taken[kind] += 1
+        if self._taken[kind] > WARM_STEPS + 2:
+            return self.recorded[kind](indices)
+        if self._taken[kind] == WARM_STEPS + 2:
+            return self._checked(indices, kind)
+        if self._taken[kind] == WARM_STEPS + 1:
+            self._record(indices, kind)
         found, waits = self.recorder.warm(lambda: self.step(indices, cheap=cheap))
         if waits and self._taken[kind] == WARM_STEPS:
             self._give_up(f"{waits} waits for the device")
         return found
 
     def _record(self, indices: Tensor, kind: Kind) -> None:
-        """Make the recording of a kind of step; nothing that it does on the way is left."""
-        static, restore = indices.clone(), self._snapshot()
+        """Make the recording of a kind of step."""
+        static = indices.clone()
         try:
             found, repeat = self.recorder.record(lambda: self.step(static, cheap=kind[1]), self.step.generators)
         except torch.OutOfMemoryError:
@@ -96,23 +99,22 @@ class CapturedStep:
             self._renew()
             self._give_up(str(error).splitlines()[0])
         else:
-            restore()
             self.recorded[kind] = _Recorded(static, found, repeat)
 
-    def _check(self, indices: Tensor, kind: Kind) -> None:
-        """Give up unless the recording does with these images what the step does; nothing of it is left."""
-        before, restore = self._weights(), self._snapshot()
+    def _checked(self, indices: Tensor, kind: Kind) -> Found:
+        """Take a step kernel by kernel, and give up unless the recording does the same from where it began."""
+        before, restore = self._weights(), self.snapshot()
         self.recorded[kind](indices)
         repeated = self._weights()
         restore()
-        self.recorder.warm(lambda: self.step(indices, cheap=kind[1]))
+        found, _ = self.recorder.warm(lambda: self.step(indices, cheap=kind[1]))
         after = self._weights()
-        restore()
         gap = float((repeated - after).norm() / ((after - before).norm() + ROUNDING * after.norm()))
         if not gap < TOLERANCE:
             self._give_up(f"a recorded step ends elsewhere, by {gap:.2g} of the step")
+        return found
 
-    def _snapshot(self) -> Callable[[], None]:
+    def snapshot(self) -> Callable[[], None]:
         """Return what brings the training back to where it is now."""
         state = [(tensor, tensor.clone()) for tensor in self.step.state]
         drawn = [(generator, generator.get_state()) for generator in self.step.generators]
@@ -147,7 +149,7 @@ class CudaGraphs:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
-    def warm(self, take: Callable[[], Found]) -> tuple[Found, str]:
+    def warm(self, take: Callable[[], T]) -> tuple[T, str]:
         """Do something on the stream that is recorded, with torch watching for what waits for the device."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
@@ -162,7 +164,7 @@ class CudaGraphs:
         waits = [f"{each.filename}:{each.lineno}" for each in caught if SYNCHRONISES in str(each.message)]
         return found, waits[-1] if waits else ""
 
-    def record(self, take: Callable[[], Found], generators: Sequence[Generator]) -> tuple[Found, Callable[[], None]]:
+    def record(self, take: Callable[[], T], generators: Sequence[Generator]) -> tuple[T, Callable[[], None]]:
         """Capture a graph, in which the generators go on from wherever they are when it is launched."""
         graph = torch.cuda.CUDAGraph()
         for generator in generators:

@@ -35,10 +35,11 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(ordered, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
 
 
-def place_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Put learning rates where a step on `device` looks for them: on a GPU in tensors, which a CUDA graph reads.
+def place_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let `optimizer` step as it has to on `device`: on a GPU with learning rates in tensors, which a CUDA graph reads.
 
-    To be called when the schedule has been built and whenever a state has been loaded, whatever device it was saved on.
+    To be called when the schedule has been built, and whenever a state has been loaded: that brings along how the one
+    stepped which was saved, on whatever device.
     """
     for group in optimizer.param_groups:
         rate = float(group["lr"])

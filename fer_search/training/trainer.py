@@ -25,7 +25,7 @@ from fer_search.training.capture import CapturedStep, CudaGraphs
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
 from fer_search.training.evaluation import epoch_metrics, predict_logits
 from fer_search.training.memory import memory_errors
-from fer_search.training.optimization import build_optimizer, build_schedule, place_rates
+from fer_search.training.optimization import build_optimizer, build_schedule, place_optimizer
 from fer_search.training.pretrained import initial_model
 from fer_search.training.step import TrainingStep
 from fer_search.training.usage import Usage
@@ -107,7 +107,7 @@ class Trainer:
 
     def _prepare(self) -> None:
         """Make the step anew, for an optimizer that is where the training begins or goes on."""
-        place_rates(self.optimizer, self.device)
+        place_optimizer(self.optimizer, self.device)
         self.step = TrainingStep(
             self.recipe, self.model, self.optimizer, self.pixels, self.labels, micro_batch_size=self.micro_batch_size
         )

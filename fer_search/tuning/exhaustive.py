@@ -35,7 +35,7 @@ class ExhaustiveState(WholeTrainings):
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to run."""
-        return not self._running and not self.num_waiting
+        return not self._running and next(self._waiting(), None) is None
 
     def next_trial(self) -> TrialRecord | None:
         """Return the first training that has not ended and that no worker has, or None if there is none."""

@@ -1,7 +1,6 @@
 """How many trials a cluster has room for while its nodes come and go, and what an autoscaler hears of the others."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from ray.autoscaler.v2.utils import is_autoscaler_v2
@@ -34,7 +33,7 @@ class Places:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._reserve(0)
 
     def __call__(self, state: TrialState) -> int:

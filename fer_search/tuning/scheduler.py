@@ -31,7 +31,7 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         """
         trial.init_local_path()
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave it to Tune, which starts trials as they came; what waits when the limit is reached never starts.
 
         A trial of Ray's does not come again, so there is none to choose. Ray's FIFO looks through all that ever ran.
@@ -41,7 +41,6 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
                 for trial in [each for each in tune_controller.get_live_trials() if each.status == Trial.PENDING]:
                     self.state.interrupt(trial.config["trial"])
                     tune_controller.stop_trial(trial)
-        return None
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Record a report and decide."""

@@ -1,13 +1,14 @@
 """How much of a search's time is training: seconds inside of training steps over those of the whole command.
 
-    python tests/benchmarks/bench_search.py [--trials 5] [--epochs 30] [--cpus 2]
+    python tests/benchmarks/bench_search.py [--trials 5] [--epochs 30]
 
-A real `fer-search search` on the synthetic faces, one trial after the other, none stopped early. Printed are
-the shares of the command's whole time and of the time from the first trial's start to the last one's end, and where the
-rest went: validation and checkpoints are within an epoch, what is between the epochs is the search's own.
+A real `fer-search search` on the synthetic faces, one trial after the other on all cores, none stopped early. Printed
+are the shares of the command's whole time and of the time from the first trial's start to the last one's end, and where
+the rest went: validation is within an epoch; checkpoints and the search's own work are between the epochs.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--cpus", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         runs = Path(directory)
@@ -35,7 +35,7 @@ def main() -> None:
         space.write_text(SPACE.read_text().replace("[search]\n", '[search]\nscheduler = "none"\n', 1))
         command = [
             sys.executable, "-m", "fer_search", "search", space, f"epochs={arguments.epochs}", "--name", NAME,
-            "--runs", runs, "--trials", arguments.trials, "--cpus-per-trial", arguments.cpus, "--max-concurrent", 1,
+            "--runs", runs, "--trials", arguments.trials, "--cpus-per-trial", os.cpu_count(), "--max-concurrent", 1,
         ]  # fmt: skip
         start = time.time()
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,6 +1,6 @@
 """Images per second of a SAM training: ours, the loop that people write, and the floor that the network itself sets.
 
-    python tests/benchmarks/bench_training.py speed [--network small] [--images 2048] [--rounds 3] [--threads 0]
+    python tests/benchmarks/bench_training.py speed [--network small] [--images 2048] [--rounds 3]
     python tests/benchmarks/bench_training.py packing [--trials 1,2,4,8] [--seconds 10] [--images 6400]
     python tests/benchmarks/bench_training.py profile
 
@@ -18,14 +18,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from usual_loop import random_faces, usual_epochs
+from usual_loop import usual_epochs
 
+from fer_search.data.faces import EMOTIONS, Faces
 from fer_search.recipe import Recipe
+from fer_search.training.capture import WARM_STEPS, CudaGraphs
 from fer_search.training.loss import image_losses
 from fer_search.training.model import build_model
 from fer_search.training.step import precision_of
-from fer_search.training.trainer import Trainer, choose_device
+from fer_search.training.trainer import EpochReport, Trainer, choose_device
 
 SMALL = {"backbone": "test_efficientnet", "stem_stride": 2, "fusion_width": 0}
 WARM_EPOCHS = 2
@@ -37,12 +40,9 @@ def main() -> None:
     parser.add_argument("--network", choices=("default", "small"), default="small")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--trials", default="1,2,4,8")
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     device = choose_device()
     if arguments.part != "speed" and device.type == "cpu":
         parser.exit(message=f"{arguments.part}: there is no GPU\n")
@@ -86,11 +86,17 @@ def speed(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def trained(trainer: Trainer, device: torch.device) -> Callable[[], float]:
-    """Return what trains another epoch and returns its images per second; what captures steps has been done."""
-    epochs = iter(trainer)
-    for _ in range(WARM_EPOCHS if device.type == "cuda" else 0):
-        next(epochs)
+    """Return what trains another epoch and returns its images per second."""
+    epochs = warm(trainer) if device.type == "cuda" else iter(trainer)
     return lambda: next(epochs).metrics["images_per_second"]
+
+
+def warm(trainer: Trainer) -> Iterator[EpochReport]:
+    """Return the epochs of a training, after the first few, in which its steps are recorded."""
+    epochs = iter(trainer)
+    for _ in range(WARM_EPOCHS):
+        next(epochs)
+    return epochs
 
 
 def timed(epochs: Iterator[Any], images: int, device: torch.device) -> Callable[[], float]:
@@ -120,15 +126,10 @@ def floor(recipe: Recipe, device: torch.device, images: int, *, bf16: bool, capt
 
     step = passes
     if captured:
-        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                passes()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
-            passes()
-        step = graph.replay
+        graphs = CudaGraphs(device)
+        for _ in range(WARM_STEPS):
+            graphs.warm(passes)
+        _, step = graphs.record(passes, [])
 
     def epoch() -> float:
         synchronize(device)
@@ -166,10 +167,7 @@ def packing(arguments: argparse.Namespace, device: torch.device) -> None:
 
 def pack(network: str, images: int, seconds: float, barrier: Any, results: Any) -> None:
     """Train beside others, when all are ready, and tell how fast."""
-    trainer = Trainer(recipe_of(network), random_faces(images), random_faces(64), device=choose_device())
-    epochs = iter(trainer)
-    for _ in range(WARM_EPOCHS):
-        next(epochs)
+    epochs = warm(Trainer(recipe_of(network), random_faces(images), random_faces(64), device=choose_device()))
     barrier.wait()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -180,10 +178,7 @@ def pack(network: str, images: int, seconds: float, barrier: Any, results: Any) 
 
 def profile(arguments: argparse.Namespace, device: torch.device) -> None:
     """Print where captured steps spend the GPU's time."""
-    trainer = Trainer(recipe_of(arguments.network), random_faces(1280), random_faces(64), device=device)
-    epochs = iter(trainer)
-    for _ in range(WARM_EPOCHS):
-        next(epochs)
+    epochs = warm(Trainer(recipe_of(arguments.network), random_faces(1280), random_faces(64), device=device))
     activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profiler:
         start = time.perf_counter()
@@ -194,6 +189,18 @@ def profile(arguments: argparse.Namespace, device: torch.device) -> None:
     busy = sum(event.self_device_time_total for event in kernels) / 1e6
     print(f"20 steps and a validation: {seconds:.3f} s, {len(kernels)} kernels and copies, {busy:.3f} s on the GPU")
     print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=25, max_name_column_width=90))
+
+
+def random_faces(count: int) -> Faces:
+    """Return noise as faces: what a training costs does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
+    return Faces(
+        pixels,
+        rng.integers(0, len(EMOTIONS), count),
+        np.full(count, "Training"),
+        np.array([f"{i}" for i in range(count)]),
+    )
 
 
 def synchronize(device: torch.device) -> None:

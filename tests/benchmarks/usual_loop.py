@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import Mixup
@@ -109,15 +108,3 @@ def usual_epochs(
             schedule.step()
             total += loss.item()
         yield total / len(loader)
-
-
-def random_faces(count: int) -> Faces:
-    """Return noise as faces: what a training costs does not depend on what they show."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
-    return Faces(
-        pixels,
-        rng.integers(0, len(EMOTIONS), count),
-        np.full(count, "Training"),
-        np.array([f"{i}" for i in range(count)]),
-    )

@@ -62,6 +62,7 @@ class Tape(TorchDispatchMode):
     def __init__(self, *, forget="nothing"):
         super().__init__()
         self.forget, self.calls = forget, []
+        self.snapshot = None  # of what is recorded: unlike a GPU's, this recorder has to do it
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         result = function(*arguments, **(keywords or {}))
@@ -73,9 +74,10 @@ class Tape(TorchDispatchMode):
         return take(), ""
 
     def record(self, take, generators):
-        self.calls = []
+        self.calls, restore = [], self.snapshot()
         with self:
             found = take()
+        restore()
         return found, partial(self.repeat, self.calls)
 
     @torch.no_grad()
@@ -101,6 +103,7 @@ def recorded_curve(recipe, fit, validation, recorder):
         group["lr"] = torch.tensor(group["lr"])
     if recorder is not None:
         trainer._take = CapturedStep(trainer.step, recorder)
+        recorder.snapshot = trainer._take.snapshot
     return [reproducible(report.metrics) for report in trainer], trainer
 
 

@@ -33,7 +33,7 @@ def distort(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator
     A label has a say in how likely RandAugment is, and in nothing else. How much even that tells a network about the
     label is measured by `leak_probe`.
     """
-    images = pixels.unsqueeze(1).float() / 255
+    images = pixels.unsqueeze(1).float().div_(255)
     images = random_flip(images, recipe.flip_probability, generator)
     shift = random_shift(len(images), recipe.shift_pixels, generator)
     if recipe.randaugment_magnitude > 0:
@@ -52,7 +52,7 @@ def distort(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator
 def random_flip(images: Tensor, probability: float, generator: Generator) -> Tensor:
     """Mirror each image left to right with the given probability."""
     chosen = _uniform(len(images), generator) < probability
-    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+    return torch.lerp(images, images.flip(-1), chosen.float()[:, None, None, None])
 
 
 def random_shift(num_images: int, shift_pixels: int, generator: Generator) -> Tensor:
@@ -94,12 +94,11 @@ def mix(images: Tensor, targets: Tensor, recipe: Recipe, generator: Generator) -
     cutmix_keep = _beta(recipe.cutmix_alpha, num, generator) if recipe.cutmix_alpha > 0 else ones
     row = torch.randint(height, (num,), generator=generator, device=generator.device)
     column = torch.randint(width, (num,), generator=generator, device=generator.device)
-    outside = (~cutmix_boxes(cutmix_keep, row, column, height, width)).float()
-    weight = torch.where(use_cutmix[:, None, None], outside, mixup_keep[:, None, None])
-    weight = torch.where(mixed[:, None, None], weight, 1.0)
+    inside = cutmix_boxes(cutmix_keep, row, column, height, width).float()
+    outer = torch.where(mixed & ~use_cutmix, mixup_keep, 1.0)[:, None, None]  # an image's weight but in CutMix's box
+    weight = outer - inside * (mixed & use_cutmix)[:, None, None]
     keep = weight.mean((1, 2))[:, None]
-    images = images * weight[:, None] + images.roll(1, 0) * (1 - weight[:, None])
-    return images, targets * keep + targets.roll(1, 0) * (1 - keep)
+    return torch.lerp(images.roll(1, 0), images, weight[:, None]), torch.lerp(targets.roll(1, 0), targets, keep)
 
 
 def _cutmix_share(recipe: Recipe) -> float:

@@ -40,10 +40,14 @@ class PairedDropout:
         """Draw the next dropout of a pass within."""
         which = 0 if first_pass else 1
         if not self.generators:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self._seed + self._drawn[which])
-                self._drawn[which] += 1
+            # Not manual_seed and fork_rng, which look after all devices of the machine and take longer than a layer.
+            state = torch.default_generator.get_state()
+            torch.default_generator.manual_seed(self._seed + self._drawn[which])
+            self._drawn[which] += 1
+            try:
                 yield
+            finally:
+                torch.default_generator.set_state(state)
             return
         process = _default_generator(self.device)
         outer = process.graphsafe_get_state()

@@ -78,26 +78,31 @@ def recolor(images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply each image by its factor (N,)."""
-    return (images * factor.clamp(min=0)[:, None, None, None]).clamp(0, 1)
+    return (images * factor.clamp(min=0)[:, None, None, None]).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with its mean grey: factor (N,) 0 is flat, 1 is unchanged."""
-    return _blend(images, images.mean((1, 2, 3), keepdim=True), factor)
+    weight = factor.clamp(min=0)[:, None, None, None]
+    return (images * weight).add_(images.mean((1, 2, 3), keepdim=True) * (1 - weight)).clamp_(0, 1)
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with a smoothed copy: factor (N,) 0 is smooth, 1 is unchanged, 2 is sharp. Edges stay."""
-    smooth = images.clone()
-    # Pillow's kernel: weight 5 in the middle, 1 around it.
-    smooth[..., 1:-1, 1:-1] = (9 * F.avg_pool2d(images, 3, stride=1) + 4 * images[..., 1:-1, 1:-1]) / 13
-    return _blend(images, smooth, factor)
+    # Pillow's kernel: weight 5 in the middle, 1 around it. (A pooling of single channels takes a CPU ten times as long.)
+    inner = images[..., 1:-1, 1:-1]
+    rows = (images[..., :-2, :] + images[..., 1:-1, :]).add_(images[..., 2:, :])
+    around = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+    smooth = around.add_(inner, alpha=4).div_(13)
+    changed = images.clone()
+    changed[..., 1:-1, 1:-1] = smooth.lerp_(inner, factor.clamp(min=0)[:, None, None, None])
+    return changed.clamp_(0, 1)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Keep the given number of bits (N,) of each image's 8; 8 leaves it unchanged."""
     levels = torch.exp2(bits.clamp(min=1))[:, None, None, None]
-    coarse = torch.minimum((images * levels).floor(), levels - 1) / levels
+    coarse = torch.minimum((images * levels).floor_(), levels - 1).div_(levels)
     return _where(bits < 8, coarse, images)
 
 
@@ -105,28 +110,24 @@ def autocontrast(images: Tensor) -> Tensor:
     """Stretch each image to the full range; a constant image stays as it is."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     span = high - low
-    return torch.where(span > 0, (images - low) / span.clamp(min=1e-12), images)
+    stretches = span > 0
+    return (images - torch.where(stretches, low, 0.0)).div_(torch.where(stretches, span, 1.0))
 
 
 def equalize(images: Tensor) -> Tensor:
     """Flatten each image's histogram by the rule of Pillow's `ImageOps.equalize`, on 256 levels."""
-    values = (images * 255).round().long().flatten(1)
-    histogram = torch.zeros(len(images), 256, device=images.device).scatter_add_(
-        1, values, torch.ones_like(values, dtype=torch.float32)
-    )
+    values = (images * 255).round_().long().flatten(1)
+    one = torch.ones((), device=images.device).expand(values.shape)
+    histogram = torch.zeros(len(images), 256, device=images.device).scatter_add_(1, values, one)
     # Pillow leaves the brightest occupied level out of the step; a step of 0 leaves the image unchanged.
     brightest = histogram.gather(1, values.amax(1, keepdim=True))
     step = ((histogram.sum(1, keepdim=True) - brightest) / 255).floor()
     below = histogram.cumsum(1) - histogram
-    table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255)
-    flat = (table.gather(1, values) / 255).reshape(images.shape)
+    table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255) / 255
+    flat = table.gather(1, values).reshape(images.shape)
     return _where(step[:, 0] > 0, flat, images)
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    weight = factor.clamp(min=0)[:, None, None, None]
-    return (images * weight + other * (1 - weight)).clamp(0, 1)
-
-
 def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None, None], new, old)
+    """Return the new image where it was chosen: `lerp` is exact at 0 and 1, and on a CPU faster than `where`."""
+    return torch.lerp(old, new, chosen.float()[:, None, None, None])

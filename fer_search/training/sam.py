@@ -54,7 +54,7 @@ class SharpnessAwareMinimizer:
                 backward(False)
             if self.remember:
                 self._keep(_without_component(self._gradients(), first))
-        norm = nn.utils.get_total_norm(self._gradients())
+        norm = _norm(self._gradients())
         if max_norm > 0:
             nn.utils.clip_grads_with_norm_(self._trained(), max_norm, norm)
         self.optimizer.step()
@@ -73,7 +73,7 @@ class SharpnessAwareMinimizer:
             if self.adaptive:
                 sizes = list(torch._foreach_abs(weights))
                 ascent = list(torch._foreach_mul(ascent, sizes))
-            norm = nn.utils.get_total_norm(ascent)
+            norm = _norm(ascent)
             if self.adaptive:
                 ascent = list(torch._foreach_mul(ascent, sizes))
             ascent = list(torch._foreach_mul(ascent, self.rho / (norm + 1e-12)))
@@ -95,7 +95,7 @@ class SharpnessAwareMinimizer:
     def _turn_to_flat(self) -> None:
         assert self.flat, "a cheap step needs a full one before it, and remember"
         gradients = self._gradients()
-        scale = LOOKSAM_ALPHA * nn.utils.get_total_norm(gradients) / (nn.utils.get_total_norm(self.flat) + 1e-12)
+        scale = LOOKSAM_ALPHA * _norm(gradients) / (_norm(self.flat) + 1e-12)
         torch._foreach_add_(gradients, torch._foreach_mul(self.flat, scale))
 
     def _gradients(self) -> list[Tensor]:
@@ -106,6 +106,12 @@ class SharpnessAwareMinimizer:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Return the norm of what is spread over many tensors: torch's `get_total_norm` first sorts them by device."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return norm
+
+
 def _without_component(vector: list[Tensor], direction: list[Tensor]) -> list[Tensor]:
     """Return `vector` without its part along `direction`, both spread over many tensors."""
     dot = sum((a * b).sum() for a, b in zip(vector, direction, strict=True))
@@ -113,10 +119,14 @@ def _without_component(vector: list[Tensor], direction: list[Tensor]) -> list[Te
     return [a - share * b for a, b in zip(vector, direction, strict=True)]
 
 
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the layers of `model` that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+
+
 @contextmanager
-def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+def frozen(layers: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
     """Normalise by the batch without moving the running statistics, as SAM's second pass must."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
     try:

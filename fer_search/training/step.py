@@ -14,7 +14,7 @@ from fer_search.training.augment import augment
 from fer_search.training.dropout import PairedDropout
 from fer_search.training.loss import class_weights, image_losses
 from fer_search.training.model import EmotionNet
-from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+from fer_search.training.sam import SharpnessAwareMinimizer, batch_norms, frozen
 
 
 class TrainingStep:
@@ -41,6 +41,7 @@ class TrainingStep:
         self.autocast = _autocast_of(recipe, pixels.device)
         self.generator = Generator(pixels.device)
         self.dropout = PairedDropout(pixels.device)
+        self.batch_norms = batch_norms(model)
         self.sam = SharpnessAwareMinimizer(
             optimizer, rho=recipe.sam_rho, adaptive=recipe.sam_adaptive, remember=recipe.sam_interval > 1
         )
@@ -75,7 +76,7 @@ class TrainingStep:
         """
         total = torch.zeros((), device=images.device)
         chunks = max(1, min(math.ceil(len(images) / self.micro_batch_size), len(images) // 2))
-        with nullcontext() if first_pass else frozen_batch_norm(self.model):
+        with nullcontext() if first_pass else frozen(self.batch_norms):
             for x, t in zip(images.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
                 x = x.contiguous(memory_format=torch.channels_last)
                 with self.dropout.drawing(first_pass=first_pass), self.autocast():

@@ -20,6 +20,7 @@ from torch import Tensor
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
+from fer_search.training.allocator import keep_freed_memory, release_freed_memory
 from fer_search.training.averaging import AveragedWeights
 from fer_search.training.capture import CapturedStep, CudaGraphs
 from fer_search.training.checkpoint import load_checkpoint, save_checkpoint
@@ -83,6 +84,8 @@ class Trainer:
         self.recipe = recipe
         self.device = device
         self.captured = captured and device.type == "cuda"
+        if device.type == "cpu":
+            keep_freed_memory()
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
         self.steps_per_epoch = num_steps(len(fit), recipe)
@@ -95,6 +98,7 @@ class Trainer:
         for held in ("step", "_take"):  # a graph holds the memory of all that is computed in it
             vars(self).pop(held, None)
         gc.collect()  # what trained before in this process, or failed to: an exception's traceback holds it in cycles
+        release_freed_memory()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batch_size = micro_batch_size

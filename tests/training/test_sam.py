@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_search.training.sam import SharpnessAwareMinimizer, frozen_batch_norm
+from fer_search.training.sam import SharpnessAwareMinimizer, batch_norms, frozen
 
 
 def quadratic(weight, curvature):
@@ -92,11 +92,11 @@ def test_batch_norm_statistics_stand_still_while_frozen_and_move_again_after():
     images = torch.randn(8, 2, 4, 4) + 3
     for _ in range(2):  # twice, since switching the momentum off twice would lose it
         before = layer.running_mean.clone(), layer.num_batches_tracked.clone()
-        with frozen_batch_norm(layer):
-            frozen = layer(images)
+        with frozen(batch_norms(layer)):
+            still = layer(images)
         assert torch.equal(layer.running_mean, before[0])
         assert torch.equal(layer.num_batches_tracked, before[1])
-    assert torch.allclose(frozen, layer(images))
+    assert torch.allclose(still, layer(images))
     assert torch.allclose(layer.running_mean, 0.1 * images.mean((0, 2, 3)))
 
 

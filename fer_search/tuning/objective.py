@@ -1,5 +1,6 @@
 """What can be searched: the Objective contract, and its adapter onto a Tune trainable."""
 
+import gc
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
 
     def setup(self, config: dict[str, Any], *, objective: Objective, metric: str, checkpoints: Path) -> None:
         """Keep the objective, which came once through Ray's object store, for all trials of this actor."""
+        gc.freeze()  # what was imported for it stays: no trial has to look through all of that for garbage
         self._objective, self._metric, self._root = objective, metric, checkpoints
         self._fitting = objective  # what this trial is run by: as asked, or with less memory
         self._reports: Iterator[Report] | None = None

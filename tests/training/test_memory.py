@@ -19,6 +19,7 @@ import torch
 from fer_search.data.synthetic import synthesize
 from fer_search.journal import FILE_NAME, read_journal, reproducible
 from fer_search.recipe import Recipe
+from fer_search.training import trainer
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import train_to_end
 from fer_search.training.trainer import Trainer
@@ -138,6 +139,23 @@ def test_with_batch_statistics_a_smaller_micro_batch_is_close_and_without_them_t
     assert gaps["test_efficientnet"] < 0.3
 
 
+def test_fifty_trainings_in_one_worker_take_no_more_memory_than_the_first_ones(small, tmp_path):
+    """Of two networks and batch sizes in turn; what each takes at most is what its epochs report."""
+    values = {"backbone": ["test_efficientnet", "test_resnet"], "batch_size": [16, 32]}
+    tiny = {"epochs": 1, "accumulation": 1, "drop_path": 0.0, "pct_start": 0.9}
+    parameters = {
+        number: small.replace({**tiny, **{key: each[number % 2] for key, each in values.items()}}).model_dump()
+        for number in range(50)
+    }
+    state = Trainings(parameters, Journal(tmp_path / FILE_NAME))
+    objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
+    assert run_trials(objective, state, tmp_path, resources=Resources(max_concurrent=1))
+    peaks = [record.epochs[0]["system/system_memory_usage_megabytes"] for record in state.journal.trials.values()]
+    assert len(peaks) == 50
+    print([round(each) for each in peaks])
+    assert max(peaks[-10:]) < 1.02 * max(peaks[:10])
+
+
 def data_bytes():
     """What RLIMIT_DATA counts of this process."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
@@ -157,6 +175,7 @@ def main(directory):
         trainable.setup(trainable.config, objective=objective, metric="val_accuracy", checkpoints=directory)
         return trainable
 
+    trainer.keep_freed_memory = lambda: None  # what is kept is counted as taken: there would be no knowing what fits
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(False)  # its kernels, one for each size of batch, take memory for good
     logging.basicConfig(filename=directory / "warnings.txt", level=logging.WARNING)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
     from fer_search.search_result import SearchResult
-    from fer_search.workflow import evaluate, export, race, read_search, resume, retrain, search, train
+    from fer_search.workflow import evaluate, export, plan_packing, race, read_search, resume, retrain, search, train
 
 _HOMES = {
     "EMOTIONS": "fer_search.data.faces",
@@ -28,6 +28,7 @@ _HOMES = {
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
+    "plan_packing": "fer_search.workflow",
     "race": "fer_search.workflow",
     "read_search": "fer_search.workflow",
     "resume": "fer_search.workflow",
@@ -47,6 +48,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_faces",
+    "plan_packing",
     "race",
     "read_search",
     "resume",

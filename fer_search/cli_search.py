@@ -25,6 +25,7 @@ from fer_search.terminal import (
     finish_race,
     finish_search,
     going_on,
+    print_packing,
     print_preview,
     print_retraining,
     print_search,
@@ -41,6 +42,10 @@ def search(
     cpus: CpusOption = 1,
     gpus: GpusOption = None,
     max_concurrent: ConcurrentOption = 0,
+    pack: Annotated[
+        bool,
+        typer.Option("--pack", help="Measure how many trials are best run at once on a GPU, or on the cores; do that."),
+    ] = False,
     address: AddressOption = None,
     tracking_uri: TrackingOption = None,
     hours: HoursOption = None,
@@ -61,11 +66,20 @@ def search(
     `fer-search search search_spaces/full.toml --name full --data fer2013.csv --gpus-per-trial 0.5 epochs=30`
     """
     from fer_search import workflow
+    from fer_search.packings import check_packable
     from fer_search.recipe import parse_overrides
     from fer_search.searches import chosen_resources
     from fer_search.tuning.limit import Budget
 
     resources = chosen_resources(cpus, gpus, max_concurrent, address)
+    if pack:
+        check_packable(resources, gpus=gpus)
+        with err.status("measuring how many trials are best run at once"):
+            measured = workflow.plan_packing(
+                space, data=data, overrides=parse_overrides(overrides or []), resources=resources, address=address
+            )
+        print_packing(measured)
+        resources = measured.chosen.resources
     if dry_run:
         expected = workflow.preview_search(
             space,

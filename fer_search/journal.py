@@ -46,6 +46,8 @@ class TrialRecord:
     failures_in_a_row: int = 0  # without an epoch in between
     lost_nodes_in_a_row: int = 0  # likewise; they are no failures of the trial
     cost: float | None = None  # what the search found it to cost, in a search for two objectives
+    places: int = 1  # how many trials' worth of a node it occupies: more than one where memory was short
+    place_seconds: float = 0.0  # how long its epochs occupied them, all together
 
     @property
     def ended(self) -> bool:
@@ -65,15 +67,13 @@ class TrialRecord:
 class Journal:
     """Appends events to a file and knows which ones are in it, so that a resumed search repeats none.
 
-    `num_epochs` and `epoch_seconds` are sums over all trials.
+    `num_epochs` counts those of all trials.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials, self._last_time = _replay(path)
-        epochs = [metrics for record in self.trials.values() for metrics in record.epochs]
-        self.num_epochs = len(epochs)
-        self.epoch_seconds = sum(metrics.get(EPOCH_SECONDS, 0.0) for metrics in epochs)
+        self.num_epochs = sum(len(record.epochs) for record in self.trials.values())
         self._is_clean = not path.exists()
 
     def trial_started(
@@ -98,7 +98,15 @@ class Journal:
         if len(self.trials[number].epochs) < epoch:
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
             self.num_epochs += 1
-            self.epoch_seconds += metrics.get(EPOCH_SECONDS, 0.0)
+
+    @property
+    def place_seconds(self) -> float:
+        """How long the epochs of all trials took, each as often as its trial took the place of one."""
+        return sum(record.place_seconds for record in self.trials.values())
+
+    def trial_widened(self, number: int, places: int) -> None:
+        """Record a trial that takes so many trials' places from now on, for want of memory."""
+        self._append({"event": "trial_widened", "trial": number, "places": places})
 
     def trial_paused(self, number: int) -> None:
         """Record a trial that waits, at a rung or for the search to go on."""
@@ -153,7 +161,10 @@ def apply_event(trials: dict[int, TrialRecord], event: Event) -> None:
             trials[number] = TrialRecord(number, event["parameters"], event["time"], point, cost=cost)
         case "epoch_ended":
             trials[number].epochs.append(event["metrics"])
+            trials[number].place_seconds += trials[number].places * event["metrics"].get(EPOCH_SECONDS, 0.0)
             trials[number].failures_in_a_row = trials[number].lost_nodes_in_a_row = 0
+        case "trial_widened":
+            trials[number].places = event["places"]
         case "trial_paused":
             trials[number].state = "PAUSED"
         case "trial_resumed":

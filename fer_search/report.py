@@ -226,6 +226,8 @@ def event_line(event: Event, *, num_epochs: int | None) -> str:
             return f"{trial}  goes on after epoch {event['rung']}"
         case "trial_retried":
             return f"{trial}  failed and is tried again  {event['message']}"
+        case "trial_widened":
+            return f"{trial}  runs out of memory beside others and gets {event['places']} places"
         case "trial_ended":
             return f"{trial}  {event['state']}{'  ' + event['message'] if event['message'] else ''}"
         case _:

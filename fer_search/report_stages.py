@@ -7,6 +7,7 @@ from rich.table import Table
 from fer_search.report import new_table, percent
 
 if TYPE_CHECKING:
+    from fer_search.packings import PackingPlan
     from fer_search.searches import Preview
     from fer_search.tuning.race import Standing
 
@@ -28,6 +29,28 @@ def preview_table(expected: "Preview") -> Table:
     table.add_row("a checkpoint", f"{expected.disk.checkpoint_bytes / 1e6:.1f} MB")
     table.add_row("all checkpoints at most, with one worker", f"{expected.disk.most(1) / 1e6:,.0f} MB")
     table.add_row("checkpoints that are kept, of the best trials", f"{expected.disk.kept / 1e6:,.0f} MB")
+    return table
+
+
+def packing_table(measured: "PackingPlan") -> Table:
+    """Return how fast trials are beside each other, for a terminal."""
+    on_gpu = measured.chosen.resources.gpus > 0
+    caption = "Trains the first trial's recipe on a few images."
+    if on_gpu:
+        caption += " A trial that runs out of memory in the search gets twice the room."
+    if on_gpu and not all(packing.mps for packing in measured.packings if packing.rate is not None):
+        caption += " Without MPS (nvidia-cuda-mps-control -d, before Ray starts) trials take turns on a GPU."
+    table = new_table(f"trials at once on a {'GPU' if on_gpu else 'machine'}", caption=caption)
+    for heading in ("trials", "GPUs each" if on_gpu else "CPUs each", "images/s together", "against one", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    alone = measured.packings[0].rate
+    for packing in measured.packings:
+        share = f"{packing.resources.gpus:g}" if on_gpu else str(packing.resources.cpus)
+        rate = measured.images_per_second(packing)
+        figures = ["out of memory", ""] if rate is None or alone is None or packing.rate is None else [
+            f"{rate:,.0f}", f"{packing.rate / alone:.2f}",
+        ]  # fmt: skip
+        table.add_row(str(packing.count), share, *figures, "chosen" if packing is measured.chosen else "")
     return table
 
 

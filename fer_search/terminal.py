@@ -29,11 +29,12 @@ from fer_search.report import (
     target_line,
 )
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
-from fer_search.report_stages import preview_table, race_table
+from fer_search.report_stages import packing_table, preview_table, race_table
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.runs import SETTINGS
 
 if TYPE_CHECKING:
+    from fer_search.packings import PackingPlan
     from fer_search.races import RaceResult
     from fer_search.search_result import SearchResult
     from fer_search.searches import Preview
@@ -160,6 +161,11 @@ def print_preview(expected: "Preview", *, as_json: bool) -> None:
         print_json({**asdict(expected), "worker_hours": expected.hours, "disk_bytes": expected.disk.most(1)})
     else:
         out.print(preview_table(expected))
+
+
+def print_packing(measured: "PackingPlan") -> None:
+    """Print how many trials are best run at once, beside what the command is for."""
+    err.print(packing_table(measured))
 
 
 def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:

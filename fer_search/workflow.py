@@ -22,6 +22,8 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
+from fer_search.packings import PackingPlan
+from fer_search.packings import measure as measure_packing
 from fer_search.races import RACE, RaceResult, missing_entrants, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
@@ -115,6 +117,23 @@ def preview_search(
         _take_over(warm_start, plan, runs)
     resources = resources or default_resources()
     return preview(plan, device=torch.device("cuda" if resources.gpus else "cpu"), threads=resources.cpus)
+
+
+def plan_packing(
+    space_file: Path,
+    *,
+    data: str = "synthetic",
+    overrides: Mapping[str, Any] | None = None,
+    resources: Resources | None = None,
+    address: str | None = None,
+) -> PackingPlan:
+    """Measure how many trials of a search are best run at once on a GPU, or on the cores of a machine without one.
+
+    `resources` say whether trials have a GPU, and how many CPU cores each then has; `chosen.resources` of what is
+    returned are those to search with. Raises InvalidInput as `search` does, and where no node is idle.
+    """
+    plan = prepare(space_file, data=data, overrides=overrides, num_trials=None)
+    return measure_packing(plan, resources or default_resources(), address=address)
 
 
 def resume(

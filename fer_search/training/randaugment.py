@@ -89,7 +89,7 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with a smoothed copy: factor (N,) 0 is smooth, 1 is unchanged, 2 is sharp. Edges stay."""
-    # Pillow's kernel: weight 5 in the middle, 1 around it. (A pooling of single channels takes a CPU ten times as long.)
+    # Pillow's kernel: weight 5 in the middle, 1 around it. On a CPU a pooling takes ten times as long as these sums.
     inner = images[..., 1:-1, 1:-1]
     rows = (images[..., :-2, :] + images[..., 1:-1, :]).add_(images[..., 2:, :])
     around = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])

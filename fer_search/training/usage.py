@@ -25,8 +25,9 @@ class Usage:
     """Watches an epoch on `device` from now on, and waits for no device.
 
     `cpu_utilization_percentage` is this process's, 100 for one busy core; `system_memory_usage_megabytes` the most that
-    the process has had in memory since its training began (where it is not Linux: since it began itself); `gpu_0_memory_usage_megabytes` the most that its tensors took during
-    the epoch; `gpu_0_utilization_percentage`, where nvidia-ml-py is installed, the whole GPU's around the sample.
+    the process has had in memory since its training began (where it is not Linux: since it began itself);
+    `gpu_0_memory_usage_megabytes` the most that its tensors took during the epoch; `gpu_0_utilization_percentage`,
+    where nvidia-ml-py is installed, the whole GPU's around the sample.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -42,6 +42,15 @@ class Resources:
     def bundle(self) -> dict[str, float]:
         """What one trial occupies, as Ray asks for it."""
         return {kind: float(each) for kind, each in (("CPU", self.cpus), ("GPU", self.gpus)) if each}
+
+    def of(self, places: int) -> "Resources":
+        """Return what a trial occupies that takes the places of so many on its GPU, at the most all of it."""
+        return self if places == 1 else replace(self, gpus=min(1.0, self.gpus * places))
+
+    @property
+    def shares_gpu(self) -> bool:
+        """Whether a trial has others beside it on its GPU, and would have more memory without them."""
+        return 0 < self.gpus <= 0.5
 
 
 def num_slots(resources: Resources) -> int:

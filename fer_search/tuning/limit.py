@@ -90,4 +90,4 @@ class Limit:
 
 
 def _gpu_hours(journal: Journal, gpus: float) -> float:
-    return gpus * journal.epoch_seconds / 3600
+    return gpus * journal.place_seconds / 3600

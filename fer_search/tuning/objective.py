@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 from ray import tune
 
 from fer_search.checkpoints import Checkpoints
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.retention import trial_directory
 
 
@@ -46,17 +47,20 @@ class Objective(Protocol):
 class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """Runs a stretch of a trial, from its newest checkpoint on, a report per step; one actor serves many trials.
 
-    The config is `{"trial": number, "parameters": {...}}`. A step's checkpoint is on disk before its report leaves, and
-    a stretch begins by repeating the report of the checkpoint that it starts from: whoever was killed between the two
-    may not have heard of it. Divergence is one finite, worst value marked `diverged`: an exception would be retried,
-    and a NaN compares with nothing. A checkpoint that cannot be written is marked `storage` likewise: it is not the
-    trial that failed. A trial that does not fit goes on from its newest checkpoint with less memory.
+    The config is `{"trial": number, "parameters": {...}, "places": number}`. A step's checkpoint is on disk before its
+    report leaves, and a stretch begins by repeating the report of the checkpoint that it starts from: whoever was
+    killed between the two may not have heard of it. Divergence is one finite, worst value marked `diverged`: an
+    exception would be retried, and a NaN compares with nothing. A checkpoint that cannot be written is marked `storage`
+    likewise: it is not the trial that failed. A trial that does not fit is marked `memory` where it has others beside
+    it on its GPU, of which it can be relieved, and else goes on from its newest checkpoint with less memory.
     """
 
-    def setup(self, config: dict[str, Any], *, objective: Objective, metric: str, checkpoints: Path) -> None:
+    def setup(
+        self, config: dict[str, Any], *, objective: Objective, metric: str, checkpoints: Path, resources: Resources
+    ) -> None:
         """Keep the objective, which came once through Ray's object store, for all trials of this actor."""
         gc.freeze()  # what was imported for it stays: no trial has to look through all of that for garbage
-        self._objective, self._metric, self._root = objective, metric, checkpoints
+        self._objective, self._metric, self._root, self._resources = objective, metric, checkpoints, resources
         self._fitting = objective  # what this trial is run by: as asked, or with less memory
         self._reports: Iterator[Report] | None = None
 
@@ -75,7 +79,11 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
                 return self._diverged(str(error))
             except MemoryError as error:
                 message = str(error)
-            self._shrink(message)  # not before the exception is gone, whose traceback holds what did not fit
+            # Not before the exception is gone, whose traceback holds what did not fit.
+            if self._resources.of(self.config["places"]).shares_gpu:
+                self.cleanup()
+                return self._failed({"memory": message})
+            self._shrink(message)
 
     def cleanup(self) -> None:
         """Let go of the training run, and with it of its network."""

@@ -37,13 +37,13 @@ class Places:
         self._reserve(0)
 
     def __call__(self, state: TrialState) -> int:
-        """Return the most trials that may run now, and let an autoscaler know how many more could."""
+        """Return the most places that may be taken now, and let an autoscaler know how many more could."""
         if (now := time.monotonic()) >= self._count_at:
             self._fit, self._count_at = num_slots(self.resources), now + COUNT_SECONDS
         most = self.resources.max_concurrent
         if self._grows:
-            could = min(state.num_waiting, most - state.num_running if most else MAX_STARTING, MAX_STARTING)
-            self._reserve(could if state.num_running >= self._fit else 0)
+            could = min(state.num_waiting, most - state.num_places if most else MAX_STARTING, MAX_STARTING)
+            self._reserve(could if state.num_places >= self._fit else 0)
         return min(self._fit, most) if most else self._fit
 
     def _reserve(self, count: int) -> None:

@@ -53,8 +53,14 @@ def run_trials(
     with connected(address):
         check_resources(resources)
         trainable = tune.with_resources(
-            tune.with_parameters(ObjectiveTrainable, objective=objective, metric=state.metric, checkpoints=checkpoints),
-            {"cpu": resources.cpus, "gpu": resources.gpus},
+            tune.with_parameters(
+                ObjectiveTrainable,
+                objective=objective,
+                metric=state.metric,
+                checkpoints=checkpoints,
+                resources=resources,
+            ),
+            lambda config: tune.PlacementGroupFactory([resources.of(config["places"]).bundle]),
         )
         if not state.finished:
             limit = Limit(state.journal, budget, gpus=resources.gpus)

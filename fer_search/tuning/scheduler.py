@@ -1,5 +1,6 @@
 """A search's (or a race's) state behind Ray Tune's TrialScheduler interface."""
 
+import logging
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -9,6 +10,8 @@ from fer_search.journal import DIVERGED
 from fer_search.tuning.limit import Limit
 from fer_search.tuning.retention import Retention
 from fer_search.tuning.trial_state import TrialState
+
+logger = logging.getLogger(__name__)
 
 
 class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
@@ -52,6 +55,11 @@ class StateScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         number = trial.config["trial"]
         if "storage" in result:
             raise OSError(*result["storage"])
+        if "memory" in result:
+            logger.warning("trial %d does not fit beside others and gets twice the place: %s", number, result["memory"])
+            self.state.widen(number)
+            self.retention.stopped(number)
+            return str(TrialScheduler.STOP)
         if "diverged" in result:
             self.state.fail(number, DIVERGED + result["diverged"])
             self.retention.stopped(number)

@@ -10,9 +10,9 @@ from fer_search.tuning.trial_state import TrialState
 
 
 class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
-    """Gives free workers their trials: `{"trial": number, "parameters": complete parameter set}`.
+    """Gives free workers their trials: `{"trial": number, "parameters": complete parameter set, "places": number}`.
 
-    As many run at once as there are `places`, given the state, and as the `limit` allows.
+    As many run at once as have `places`, given the state, and as the `limit` allows.
 
     A trial of ours may be several of Ray's: one that waited at a rung, or was interrupted, comes again and goes on from
     its checkpoint, on whatever node. So Ray has nothing to keep for it, and nothing of Ray's has to survive a restart.
@@ -31,11 +31,11 @@ class StateSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def _next(self) -> dict[str, Any] | str | None:
         if not self.limit.allows(self.state.num_running + 1):
             return None if self.state.num_running else str(Searcher.FINISHED)
-        if self.state.num_running >= self.places(self.state):
+        if self.state.num_places >= self.places(self.state):
             return None
         trial = self.state.next_trial()
         if trial is not None:
-            return {"trial": trial.number, "parameters": trial.parameters}
+            return {"trial": trial.number, "parameters": trial.parameters, "places": trial.places}
         return str(Searcher.FINISHED) if self.state.finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

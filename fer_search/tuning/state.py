@@ -88,6 +88,11 @@ class SearchState:
         return len(self._running)
 
     @property
+    def num_places(self) -> int:
+        """How many places those take: a trial that found too little memory in one has several."""
+        return sum(self.journal.trials[number].places for number in self._running)
+
+    @property
     def num_waiting(self) -> int:
         """How many trials could begin now, or go on, if there were workers for them; of those at rungs one is seen."""
         new = max(0, self.space.num_trials - len(self.journal.trials))
@@ -143,6 +148,12 @@ class SearchState:
         """Let a running trial that failed be tried again, from the epoch that it has reported last."""
         if number in self._running:
             self.journal.trial_retried(number, message, node_lost=node_lost)
+            self.interrupt(number)
+
+    def widen(self, number: int) -> None:
+        """Let a running trial that does not fit beside others come again with twice the places, from its last epoch."""
+        if number in self._running:
+            self.journal.trial_widened(number, 2 * self.journal.trials[number].places)
             self.interrupt(number)
 
     def fail(self, number: int, message: str) -> None:

@@ -22,6 +22,11 @@ class TrialState(Protocol):
         ...
 
     @property
+    def num_places(self) -> int:
+        """How many places those take: a trial that found too little memory in one has several."""
+        ...
+
+    @property
     def num_waiting(self) -> int:
         """How many trials could begin now, or go on, if there were workers for them."""
         ...
@@ -50,6 +55,10 @@ class TrialState(Protocol):
 
     def retry(self, number: int, message: str, *, node_lost: bool = False) -> None:
         """Record a failure of a running trial, or the loss of its node; it is tried again from its last epoch on."""
+        ...
+
+    def widen(self, number: int) -> None:
+        """Let a running trial that does not fit beside others come again with twice the places, from its last epoch."""
         ...
 
     def fail(self, number: int, message: str) -> None:

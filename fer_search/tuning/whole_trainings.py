@@ -23,6 +23,11 @@ class WholeTrainings:
         return len(self._running)
 
     @property
+    def num_places(self) -> int:
+        """How many places those take: one that found too little memory in one has several."""
+        return sum(self.journal.trials[number].places for number in self._running)
+
+    @property
     def finalists(self) -> frozenset[int]:
         """None: what these trainings are run for is their figures."""
         return frozenset()
@@ -44,6 +49,12 @@ class WholeTrainings:
         """Let a training that failed be tried again, from its last epoch on."""
         if number in self._running:
             self.journal.trial_retried(number, message, node_lost=node_lost)
+            self.interrupt(number)
+
+    def widen(self, number: int) -> None:
+        """Let a running training that does not fit beside others come again with twice the places."""
+        if number in self._running:
+            self.journal.trial_widened(number, 2 * self.journal.trials[number].places)
             self.interrupt(number)
 
     def fail(self, number: int, message: str) -> None:

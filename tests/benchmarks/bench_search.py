@@ -59,7 +59,9 @@ def report(journal: Path, start: float, end: float) -> None:
         f"{steps / trialled:.1%} of the {trialled:.0f} s from the first trial's start to the last one's end"
     )
     starts = sorted(start_seconds(journal))
-    print(f"from a trial's suggestion to its first step, warm worker: median {starts[len(starts) // 2]:.2f} s, {starts}")
+    print(
+        f"from a trial's suggestion to its first step, warm worker: median {starts[len(starts) // 2]:.2f} s, {starts}"
+    )
     print(f"validation: {(within - steps) / trialled:.1%}; between epochs: {(trialled - within) / trialled:.1%}")
 
 

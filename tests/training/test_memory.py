@@ -17,13 +17,16 @@ import pytest
 import torch
 
 from fer_search.data.synthetic import synthesize
-from fer_search.journal import FILE_NAME, read_journal, reproducible
+from fer_search.journal import FILE_NAME, Journal, read_journal, reproducible
 from fer_search.recipe import Recipe
 from fer_search.training import trainer
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import train_to_end
 from fer_search.training.trainer import Trainer
+from fer_search.tuning.connection import Resources
+from fer_search.tuning.exhaustive import ExhaustiveState, Training
 from fer_search.tuning.objective import ObjectiveTrainable
+from fer_search.tuning.run import run_trials
 
 CPU = torch.device("cpu")
 HEADROOM = 80_000_000  # bytes; a micro-batch of 64 takes more before its backward pass, one of 32 less in all
@@ -143,16 +146,13 @@ def test_fifty_trainings_in_one_worker_take_no_more_memory_than_the_first_ones(s
     """Of two networks and batch sizes in turn; what each takes at most is what its epochs report."""
     values = {"backbone": ["test_efficientnet", "test_resnet"], "batch_size": [16, 32]}
     tiny = {"epochs": 1, "accumulation": 1, "drop_path": 0.0, "pct_start": 0.9}
-    parameters = {
-        number: small.replace({**tiny, **{key: each[number % 2] for key, each in values.items()}}).model_dump()
-        for number in range(50)
-    }
-    state = Trainings(parameters, Journal(tmp_path / FILE_NAME))
+    recipes = [small.replace({**tiny, **{key: each[i % 2] for key, each in values.items()}}) for i in range(50)]
+    trainings = [Training(recipe.model_dump(), {}) for recipe in recipes]
+    state = ExhaustiveState(trainings, Journal(tmp_path / FILE_NAME), metric="val_accuracy", horizon=1)
     objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
     assert run_trials(objective, state, tmp_path, resources=Resources(max_concurrent=1))
     peaks = [record.epochs[0]["system/system_memory_usage_megabytes"] for record in state.journal.trials.values()]
     assert len(peaks) == 50
-    print([round(each) for each in peaks])
     assert max(peaks[-10:]) < 1.02 * max(peaks[:10])
 
 
@@ -170,9 +170,15 @@ def limit_memory(headroom):
 def main(directory):
     def trial(number):
         trainable = ObjectiveTrainable.__new__(ObjectiveTrainable)  # Ray's constructor writes to the home directory
-        trainable.config = {"trial": number, "parameters": RECIPE.model_dump()}
+        trainable.config = {"trial": number, "parameters": RECIPE.model_dump(), "places": 1}
         objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
-        trainable.setup(trainable.config, objective=objective, metric="val_accuracy", checkpoints=directory)
+        trainable.setup(
+            trainable.config,
+            objective=objective,
+            metric="val_accuracy",
+            checkpoints=directory,
+            resources=Resources(),
+        )
         return trainable
 
     trainer.keep_freed_memory = lambda: None  # what is kept is counted as taken: there would be no knowing what fits

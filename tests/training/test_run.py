@@ -14,6 +14,7 @@ from fer_search.training.checkpoint import FILE_NAME as STATE
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import WEIGHTS, train_to_end
 from fer_search.training.trainer import Diverged, Trainer
+from fer_search.tuning.connection import Resources
 from fer_search.tuning.objective import ObjectiveTrainable
 
 CPU = torch.device("cpu")
@@ -135,9 +136,15 @@ def test_a_trial_whose_newest_checkpoint_is_damaged_repeats_its_epoch_bit_for_bi
 ):
     def trial():
         trainable = ObjectiveTrainable.__new__(ObjectiveTrainable)  # Ray's constructor writes to the home directory
-        trainable.config = {"trial": 0, "parameters": recipe.model_dump()}
+        trainable.config = {"trial": 0, "parameters": recipe.model_dump(), "places": 1}
         objective = TrainingObjective(fit, validation, device="cpu", threads=torch.get_num_threads())
-        trainable.setup(trainable.config, objective=objective, metric="val_accuracy", checkpoints=tmp_path)
+        trainable.setup(
+            trainable.config,
+            objective=objective,
+            metric="val_accuracy",
+            checkpoints=tmp_path,
+            resources=Resources(),
+        )
         return trainable
 
     first = trial()

@@ -1,10 +1,16 @@
+import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
+from fer_search import packings, workflow
+from fer_search.errors import InvalidInput
+from fer_search.report_stages import packing_table
 from fer_search.searches import DiskNeed, expected_trials, prepare, preview
 from fer_search.training.checkpoint import checkpoint_bytes
 from fer_search.training.trainer import Trainer
@@ -58,3 +64,35 @@ def test_a_search_says_what_its_checkpoints_take_and_warns_where_the_disk_has_le
     (tmp_path / "checkpoints" / "there").write_bytes(bytes(size))  # what is taken already is not needed once more
     need.announce(tmp_path, num_workers=2)
     assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+
+
+def test_the_packing_with_the_most_images_a_second_is_chosen_of_all_that_the_machine_has_cores_for(monkeypatch):
+    monkeypatch.setattr(packings, "SECONDS", 1.0)
+    few = {"fit_fraction": 0.05, "validation_fraction": 0.05, "sam_interval": 1}
+    found = workflow.plan_packing(SMOKE, overrides=few, resources=Resources(max_concurrent=2))
+    assert [packing.count for packing in found.packings] == [1, 2][: os.cpu_count()]
+    rates = [found.images_per_second(packing) for packing in found.packings]
+    assert found.chosen is found.packings[rates.index(max(rates))]
+    assert rates[0] == found.packings[0].rate * found.images
+    console = Console(width=100, file=io.StringIO())
+    console.print(packing_table(found))
+    (chosen,) = (line for line in console.file.getvalue().splitlines() if "chosen" in line)
+    assert f"{max(rates):,.0f}" in chosen
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "named"),
+    [
+        (Resources(cpus=2), None, ["cpus-per-trial"]),
+        (Resources(cpus=1, gpus=0.5), 0.5, ["gpus-per-trial"]),
+        (Resources(cpus=4, gpus=1.0), None, []),
+        (Resources(cpus=1), 0.0, []),
+    ],
+)
+def test_what_is_measured_must_not_be_given(resources, gpus, named):
+    problems = []
+    try:
+        packings.check_packable(resources, gpus=gpus)
+    except InvalidInput as error:
+        problems = error.problems
+    assert [line.split(": ")[1] for line in problems] == named

@@ -105,7 +105,8 @@ def test_optuna_holds_the_search_as_a_study_and_no_other_training(runs):
         assert (trial.number, trial.state.name, trial.params) == (record.number, record.state, record.point)
         curve = {epoch: metrics["val_accuracy"] for epoch, metrics in enumerate(record.epochs, start=1)}
         assert (trial.intermediate_values, trial.value) == (curve, record.last("val_accuracy"))
-        assert trial.user_attrs == {"recipe_digest": Recipe.build(record.parameters).digest()}
+        message = {"message": record.message} if record.message else {}
+        assert trial.user_attrs == {"recipe_digest": Recipe.build(record.parameters).digest(), **message}
 
 
 def test_the_bundles_onnx_is_a_timm_network_with_its_weights_asked_in_the_chosen_views(bundle):

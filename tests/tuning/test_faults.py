@@ -90,7 +90,7 @@ def start(cluster):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start, number):
-    process = start(tmp_path, 3, 1.0)
+    process = start(tmp_path, 3, 2.0)
     until(lambda: len(epochs(tmp_path)) == 2)
     os.killpg(process.pid, number)
     time.sleep(0.1)

@@ -175,11 +175,18 @@ def test_the_default_comes_first_and_every_trial_has_a_complete_parameter_set(tm
 def test_no_more_trials_run_at_once_than_allowed(tmp_path):
     state = new_state(tmp_path, toy_space(9))
     searcher = StateSearcher(state, places=lambda state: 2, limit=Limit(state.journal, Budget(), gpus=0))
-    assert searcher.suggest("a") == {"trial": 0, "parameters": {"epochs": 9, "x": 5.0}}
+    assert searcher.suggest("a") == {"trial": 0, "parameters": {"epochs": 9, "x": 5.0}, "places": 1}
     assert searcher.suggest("b")["trial"] == 1
     assert searcher.suggest("c") is None
     state.fail(0, "broken")
     assert searcher.suggest("d")["trial"] == 2
+    state.widen(1)
+    assert (state.num_running, state.num_places) == (1, 1)
+    again = searcher.suggest("e")
+    assert (again["trial"], again["places"]) == (1, 2)
+    assert (state.num_running, state.num_places) == (2, 3)
+    assert searcher.suggest("f") is None
+    assert new_state(tmp_path, toy_space(9)).journal.trials[1].places == 2
 
 
 def test_optuna_is_told_what_really_happened(tmp_path):

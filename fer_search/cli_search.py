@@ -74,6 +74,8 @@ def search(
     resources = chosen_resources(cpus, gpus, max_concurrent, address)
     if pack:
         check_packable(resources, gpus=gpus)
+        if not dry_run:
+            workflow.new_search(name, runs=runs)  # before minutes go into measuring
         with err.status("measuring how many trials are best run at once"):
             measured = workflow.plan_packing(
                 space, data=data, overrides=parse_overrides(overrides or []), resources=resources, address=address

@@ -67,13 +67,14 @@ class TrialRecord:
 class Journal:
     """Appends events to a file and knows which ones are in it, so that a resumed search repeats none.
 
-    `num_epochs` counts those of all trials.
+    `num_epochs` and `place_seconds` are sums over all trials.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials, self._last_time = _replay(path)
         self.num_epochs = sum(len(record.epochs) for record in self.trials.values())
+        self.place_seconds = sum(record.place_seconds for record in self.trials.values())
         self._is_clean = not path.exists()
 
     def trial_started(
@@ -95,14 +96,12 @@ class Journal:
 
     def epoch_ended(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch, unless a run before an interruption did so."""
-        if len(self.trials[number].epochs) < epoch:
+        record = self.trials[number]
+        if len(record.epochs) < epoch:
+            before = record.place_seconds
             self._append({"event": "epoch_ended", "trial": number, "epoch": epoch, "metrics": dict(metrics)})
             self.num_epochs += 1
-
-    @property
-    def place_seconds(self) -> float:
-        """How long the epochs of all trials took, each as often as its trial took the place of one."""
-        return sum(record.place_seconds for record in self.trials.values())
+            self.place_seconds += record.place_seconds - before
 
     def trial_widened(self, number: int, places: int) -> None:
         """Record a trial that takes so many trials' places from now on, for want of memory."""

@@ -43,13 +43,11 @@ def packing_table(measured: "PackingPlan") -> Table:
     table = new_table(f"trials at once on a {'GPU' if on_gpu else 'machine'}", caption=caption)
     for heading in ("trials", "GPUs each" if on_gpu else "CPUs each", "images/s together", "against one", ""):
         table.add_column(heading, justify="right", no_wrap=True)
-    alone = measured.packings[0].rate
+    alone = measured.images_per_second(measured.packings[0])
     for packing in measured.packings:
         share = f"{packing.resources.gpus:g}" if on_gpu else str(packing.resources.cpus)
         rate = measured.images_per_second(packing)
-        figures = ["out of memory", ""] if rate is None or alone is None or packing.rate is None else [
-            f"{rate:,.0f}", f"{packing.rate / alone:.2f}",
-        ]  # fmt: skip
+        figures = [f"{rate:,.0f}", f"{rate / alone:.2f}"] if rate and alone else ["out of memory", ""]
         table.add_row(str(packing.count), share, *figures, "chosen" if packing is measured.chosen else "")
     return table
 

@@ -76,9 +76,7 @@ def search(
     Training; the searcher learns from those of the search `warm_start` too. `follow` is called with every event of the
     journal as it happens. Raises InvalidInput before any work starts.
     """
-    directory = run_directory(runs, name)
-    if is_taken(directory):
-        raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
+    directory = new_search(name, runs=runs)
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
@@ -99,6 +97,14 @@ def search(
         settings["warm_start"] = _take_over(warm_start, plan, runs)
     run_search(directory, settings, plan.space, plan.splits, budget=budget, follow=follow)
     return read_search(name, runs=runs)
+
+
+def new_search(name: str, *, runs: Path = RUNS) -> Path:
+    """Return the directory of a search that is to begin; raises InvalidInput where there is one of this name."""
+    directory = run_directory(runs, name)
+    if is_taken(directory):
+        raise InvalidInput(problem(directory, "name", "must be new (to go on with it: fer-search resume)", name))
+    return directory
 
 
 def preview_search(

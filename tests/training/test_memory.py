@@ -6,6 +6,7 @@ python test_memory.py DIRECTORY
 import json
 import logging
 import os
+import platform
 import re
 import resource
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from trial_worker import trainable
 
 from fer_search.data.synthetic import synthesize
 from fer_search.journal import FILE_NAME, Journal, read_journal, reproducible
@@ -25,7 +27,6 @@ from fer_search.training.run import train_to_end
 from fer_search.training.trainer import Trainer
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.exhaustive import ExhaustiveState, Training
-from fer_search.tuning.objective import ObjectiveTrainable
 from fer_search.tuning.run import run_trials
 
 CPU = torch.device("cpu")
@@ -156,6 +157,49 @@ def test_fifty_trainings_in_one_worker_take_no_more_memory_than_the_first_ones(s
     assert max(peaks[-10:]) < 1.02 * max(peaks[:10])
 
 
+HOLD_AND_RELEASE = """
+import json, resource
+import torch
+from fer_search.training import allocator, usage
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def held():
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmRSS:"))
+    return int(line.split()[1]) // 1024
+
+def faults_of_steps():
+    before = faults()
+    for _ in range(5):
+        torch.ones(64 << 20, dtype=torch.uint8)
+    return (faults() - before) // 5
+
+told = {"plain": faults_of_steps()}
+allocator.keep_freed_memory()
+torch.ones(64 << 20, dtype=torch.uint8)
+told["keeping"], kept = faults_of_steps(), held()
+allocator.release_freed_memory()
+told["released"] = kept - held()
+device = torch.device("cpu")
+of_all = usage.Usage(device).metrics()["system/system_memory_usage_megabytes"]
+usage.begin_training()
+told["forgotten"] = of_all - usage.Usage(device).metrics()["system/system_memory_usage_megabytes"]
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_what_is_freed_is_kept_until_it_is_released_and_a_new_training_has_a_peak_of_its_own():
+    done = subprocess.run([sys.executable, "-c", HOLD_AND_RELEASE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["plain"] > 20  # of 64 MiB, in pages of 4 KiB or of 2 MiB
+    assert told["keeping"] < told["plain"] / 10
+    assert told["released"] > 60  # MiB
+    assert told["forgotten"] > 60
+
+
 def data_bytes():
     """What RLIMIT_DATA counts of this process."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
@@ -169,17 +213,7 @@ def limit_memory(headroom):
 
 def main(directory):
     def trial(number):
-        trainable = ObjectiveTrainable.__new__(ObjectiveTrainable)  # Ray's constructor writes to the home directory
-        trainable.config = {"trial": number, "parameters": RECIPE.model_dump(), "places": 1}
-        objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
-        trainable.setup(
-            trainable.config,
-            objective=objective,
-            metric="val_accuracy",
-            checkpoints=directory,
-            resources=Resources(),
-        )
-        return trainable
+        return trainable(number, RECIPE, TrainingObjective(FIT, VALIDATION, device="cpu", threads=1), directory)
 
     trainer.keep_freed_memory = lambda: None  # what is kept is counted as taken: there would be no knowing what fits
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from trial_worker import trainable
 
 from fer_search.checkpoints import CHECKPOINTS
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -14,8 +15,6 @@ from fer_search.training.checkpoint import FILE_NAME as STATE
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import WEIGHTS, train_to_end
 from fer_search.training.trainer import Diverged, Trainer
-from fer_search.tuning.connection import Resources
-from fer_search.tuning.objective import ObjectiveTrainable
 
 CPU = torch.device("cpu")
 
@@ -135,17 +134,8 @@ def test_a_trial_whose_newest_checkpoint_is_damaged_repeats_its_epoch_bit_for_bi
     recipe, fit, validation, whole, tmp_path
 ):
     def trial():
-        trainable = ObjectiveTrainable.__new__(ObjectiveTrainable)  # Ray's constructor writes to the home directory
-        trainable.config = {"trial": 0, "parameters": recipe.model_dump(), "places": 1}
         objective = TrainingObjective(fit, validation, device="cpu", threads=torch.get_num_threads())
-        trainable.setup(
-            trainable.config,
-            objective=objective,
-            metric="val_accuracy",
-            checkpoints=tmp_path,
-            resources=Resources(),
-        )
-        return trainable
+        return trainable(0, recipe, objective, tmp_path)
 
     first = trial()
     for _ in range(3):

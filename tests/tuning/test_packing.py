@@ -26,7 +26,6 @@ class Crowded:
 
     directory: Path
     room: int
-    smallest: int = 1
     seconds: float = 0.05
 
     def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[ToyReport]:

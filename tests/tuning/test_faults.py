@@ -92,6 +92,7 @@ def start(cluster):
 def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start, number):
     process = start(tmp_path, 3, 2.0)
     until(lambda: len(epochs(tmp_path)) == 2)
+    time.sleep(0.5)  # an epoch can be read before the driver has gone on: the third has begun now
     os.killpg(process.pid, number)
     time.sleep(0.1)
     os.killpg(process.pid, number)  # as `timeout` does, to its child and to their group

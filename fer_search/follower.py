@@ -1,6 +1,7 @@
 """A thread that hands a journal's events to a receiver as they come, at the receiver's own pace."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,8 +39,9 @@ class Follower:
 
     It looks for new ones `every` so many seconds, and up to ten times as seldom, so that it is at work no more than
     this `share` of the time. An exception of `receive` is logged once and the events are tried again after a growing
-    pause, so that a server that is away costs nothing but time. At the end of the block what is left is handed over,
-    unless the receiver fails at that moment too; then so many are `unsent`.
+    pause, so that a server that is away costs nothing but time. At the end of the block what is left is handed over. A
+    receiver that fails then is tried for DRAIN_SECONDS if it has taken anything before, as a server that is being
+    restarted has, and not again if it never has. What it has not taken is `unsent`.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class Follower:
         told: Told | None = None,
     ) -> None:
         self.path, self.receive, self.name, self.every, self.share, self.told = path, receive, name, every, share, told
-        self.unsent = 0
+        self.unsent, self.has_taken = 0, False
         self._offset = offset
-        self._ending = threading.Event()
+        self._ending, self._deadline = threading.Event(), math.inf
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -67,6 +69,7 @@ class Follower:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadline = time.monotonic() + DRAIN_SECONDS
         self._ending.set()
         self._thread.join(DRAIN_SECONDS)
         self._abandoned.set()
@@ -83,12 +86,15 @@ class Follower:
                 rest = (1 / self.share - 1) * (time.monotonic() - start)
                 wait = min(max(self.every, rest), 10 * self.every)
             except Exception as error:  # whatever a receiver raises, it must neither end this thread nor the search
-                message = _reason(error)
+                message = reason_of(error)
                 if not failing:
                     logger.warning("%s: %s; trying again", self.name, message)
                     self._tell(message)
                 wait = min(2 * wait if failing else 2 * self.every, LONGEST_WAIT_SECONDS)
                 failing = True
+                if last_round and self.has_taken and time.monotonic() + self.every < self._deadline:
+                    time.sleep(self.every)
+                    continue
             else:
                 failing = False
             if last_round:
@@ -101,7 +107,7 @@ class Follower:
         if not events or self._abandoned.is_set():
             return False
         self.receive([event for event, _ in events])
-        self._offset = events[-1][1]
+        self._offset, self.has_taken = events[-1][1], True
         self._tell(None)
         return True
 
@@ -110,7 +116,7 @@ class Follower:
             self.told(self._offset, error)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return what was wrong to begin with: clients wrap a refused connection three times."""
     while cause := error.__cause__ or error.__context__:
         error = cause

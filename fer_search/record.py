@@ -138,10 +138,11 @@ def _tracked(directory: Path) -> Iterator[Outcome]:
         process.end(status)
         with suppress(OSError):  # where the disk is full it is not this that stops a search
             mark_ended(directory, status)
-        if unsent := num_unsent(directory):
+        unsent, error = num_unsent(directory), read_tracking_state(directory).error
+        if unsent or error:
             logger.warning(
-                "MLflow lacks %d events of %s (%s); fer-search sync will send them",
-                unsent, directory, read_tracking_state(directory).error or "it was too slow",
+                "MLflow lacks %s of %s (%s); fer-search sync will send it",
+                f"{unsent} events" if unsent else "the end", directory, error or "it was too slow",
             )  # fmt: skip
 
 

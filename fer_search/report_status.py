@@ -49,7 +49,7 @@ def runs_table(statuses: list[RunStatus]) -> Table:
             "" if status.last_event is None else f"{ago(status.last_event)} ago",
             f"{len(status.trials)}{planned}: {counts}" if status.trials else "none",
             str(status.num_epochs),
-            f"[red]{status.unsent} events[/]" if status.unsent else "nothing",
+            f"[red]{status.lacking}[/]" if status.lacking else "nothing",
         )
     return table
 

@@ -55,6 +55,13 @@ class RunStatus:
         return [trial for trial in self.trials if trial.state == "FAIL" or trial.failures]
 
     @property
+    def lacking(self) -> str:
+        """What MLflow does not have of the run: events, or only how it ended."""
+        if self.unsent:
+            return f"{self.unsent} events"
+        return "its end" if self.tracking_error and self.state != "running" else ""
+
+    @property
     def next_step(self) -> str:
         """What going on with the run would do."""
         if self.state == "running":

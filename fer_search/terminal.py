@@ -148,10 +148,10 @@ def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:
             out.print(running_table(status))
         if status.troubled:
             out.print(troubles_table(status))
-        if status.unsent and status.tracking_error:
+        if status.lacking and status.tracking_error:
             out.print(f"MLflow: {status.tracking_error}", markup=False, soft_wrap=True)
     out.print(statuses[0].next_step, markup=False, soft_wrap=True)
-    if statuses[0].state != "running" and any(status.unsent for status in statuses):
+    if statuses[0].state != "running" and any(status.lacking for status in statuses):
         out.print(f"to send to MLflow what it lacks: fer-search sync {statuses[0].directory.name}", soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from optuna.distributions import json_to_distribution
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_search.errors import InvalidInput, problem
-from fer_search.follower import MOST_AT_ONCE, Follower, each
+from fer_search.follower import MOST_AT_ONCE, Follower, each, reason_of
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_events, read_journal
 from fer_search.journal_tracker import JournalTracker
@@ -43,6 +44,8 @@ from fer_search.tracking_state import (
 LOCK = ".tracking.lock"
 KILLED = "KILLED"
 EVERY_SECONDS = 1.0
+CLOSING_SECONDS = 20.0
+"""How long a tracking server that has gone away since the last event is waited for."""
 SHARE_OF_MACHINE = 0.025
 """What each store may take of all cores, and of the disk's time, while a search reports faster than it can write."""
 NICENESS = 10
@@ -81,10 +84,22 @@ def send_until_closed(directory: Path) -> None:
     with _mirrored(directory, description), follower:
         status = sys.stdin.readline().strip() or KILLED
     if journal.exists() and not follower.unsent:
+        error = _close(tracker, status, patience=CLOSING_SECONDS if follower.has_taken else 0)
+        told(read_tracking_state(directory).offset, error)
+
+
+def _close(tracker: JournalTracker, status: str, *, patience: float) -> str | None:
+    """Close the runs, tried again for so many seconds, and return what the tracking server had against it."""
+    deadline = time.monotonic() + patience
+    while True:
         try:
             tracker.close(status)
         except Exception as error:  # whatever a tracking server answers, this is the end
-            logger.warning("MLflow: %s: the runs of %s were not closed", error, description.title)
+            if time.monotonic() + EVERY_SECONDS > deadline:
+                return reason_of(error)
+            time.sleep(EVERY_SECONDS)
+        else:
+            return None
 
 
 @contextmanager

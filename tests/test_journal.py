@@ -95,6 +95,24 @@ def test_what_was_never_taken_is_counted(tmp_path):
     assert follower.unsent == 3
 
 
+def test_a_receiver_that_was_there_before_is_waited_for_at_the_end(tmp_path):
+    received, calls = [], iter([False, True, True, True])
+
+    def receive(events):
+        if next(calls, False):
+            raise ConnectionError("the server is being restarted")
+        received.extend(events)
+
+    journal = filled(tmp_path / "j")
+    with Follower(tmp_path / "j", receive, name="MLflow", every=0.01) as follower:
+        deadline = time.monotonic() + 10
+        while not received and time.monotonic() < deadline:
+            time.sleep(0.01)
+        journal.trial_ended(0, "COMPLETE")
+    assert follower.unsent == 0
+    assert received == [event for event, _ in read_events(tmp_path / "j")]
+
+
 def test_a_clock_that_is_set_back_does_not_turn_the_record_around(tmp_path, monkeypatch):
     clock = iter([5000.0, 1400.0, 5200.0])
     monkeypatch.setattr(time, "time", lambda: next(clock))

@@ -10,7 +10,7 @@ from fer_search.cli_options import JsonOption, Overrides, RecipeOption, RunsOpti
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import audit_tables, maps_line, model_table
 from fer_search.report_importance import importances_table
-from fer_search.terminal import err, out, print_json, print_status
+from fer_search.terminal import err, out, print_json, print_status, watch
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 model_app = typer.Typer(no_args_is_help=True, help="Look at a network before you train it.")
@@ -101,6 +101,7 @@ def status(
     address: Annotated[
         str | None, typer.Option("--address", help="The dashboard of the cluster that it runs on; see submit.")
     ] = None,
+    screen: Annotated[bool, typer.Option("--watch", help="Show the screen of a search until it ends.")] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -108,17 +109,23 @@ def status(
 
     What ran, what runs, what failed with which error, what MLflow lacks, and what going on would do.
 
-    Example: `fer-search status first`
+    Examples: `fer-search status first` or `fer-search status first --watch`
     """
     from fer_search.cli_cluster import status_on_cluster
-    from fer_search.runs import run_directory
+    from fer_search.runs import read_settings, run_directory
     from fer_search.status import read_status
 
     if address is not None:
+        if screen:
+            raise InvalidInput(problem("command line", "watch", "must not be given with an address", address))
         status_on_cluster(name, address, runs, as_json=as_json)
         return
 
-    print_status(read_status(run_directory(runs, name)), as_json=as_json)
+    directory = run_directory(runs, name)
+    if screen:
+        read_settings(directory, kind="search")
+        watch(directory)
+    print_status(read_status(directory), as_json=as_json)
 
 
 def sync(

@@ -30,6 +30,7 @@ from fer_search.terminal import (
     print_retraining,
     print_search,
     progress,
+    shown,
 )
 
 
@@ -94,7 +95,8 @@ def search(
         )
         print_preview(expected, as_json=as_json)
         return
-    with going_on(f"fer-search resume {name}", run=runs / name):
+    budget = Budget(hours, epoch_budget, gpu_hours)
+    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget) as follow:
         result = workflow.search(
             space,
             name=name,
@@ -104,10 +106,10 @@ def search(
             resources=resources,
             address=address,
             tracking_uri=tracking_uri,
-            budget=Budget(hours, epoch_budget, gpu_hours),
+            budget=budget,
             warm_start=warm_start,
             runs=runs,
-            follow=progress(),
+            follow=follow,
         )
     finish_search(result, as_json=as_json)
 
@@ -132,8 +134,8 @@ def resume(
     from fer_search.tuning.limit import Budget
 
     budget = Budget(hours, epoch_budget, gpu_hours)
-    with going_on(f"fer-search resume {name}", run=runs / name):
-        result = workflow.resume(name, num_trials=trials, budget=budget, address=address, runs=runs, follow=progress())
+    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget) as follow:
+        result = workflow.resume(name, num_trials=trials, budget=budget, address=address, runs=runs, follow=follow)
     finish_search(result, as_json=as_json)
 
 

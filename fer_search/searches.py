@@ -136,9 +136,6 @@ def search_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     """Train the first trial's recipe for a few steps and return what the whole search would take."""
-    reached = expected_trials(plan.space)
-    levels = [0, *reached]
-    epochs = sum(count * (level - levels[i]) for i, (level, count) in enumerate(reached.items()))
     torch.set_num_threads(threads)
     recipe = Recipe.build(plan.space.complete(plan.space.first_point))
     fit, validation = plan.splits.fit, plan.splits.validation
@@ -150,7 +147,12 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     _, report = Trainer(short, fit.take(seen), validation.take(judged), device=device)  # the first one warms up
     training = len(fit) / report.metrics["images_per_second"]
     judging = report.metrics["epoch_seconds"] - len(seen) / report.metrics["images_per_second"]
-    return Preview(reached, epochs, training + judging * len(validation) / len(judged), DiskNeed.of(plan.space))
+    return Preview(
+        expected_trials(plan.space),
+        expected_epochs(plan.space),
+        training + judging * len(validation) / len(judged),
+        DiskNeed.of(plan.space),
+    )
 
 
 def default_resources() -> Resources:
@@ -163,6 +165,13 @@ def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int, address
     if gpus is None:
         gpus = default_gpus(address, cpus=cpus) if address else default_resources().gpus
     return Resources(cpus, gpus, max_concurrent)
+
+
+def expected_epochs(space: Space) -> int:
+    """Return how many epochs all trials have together if as many as expected go on at every rung."""
+    reached = expected_trials(space)
+    levels = [0, *reached]
+    return sum(count * (level - levels[i]) for i, (level, count) in enumerate(reached.items()))
 
 
 def expected_trials(space: Space) -> dict[int, int]:

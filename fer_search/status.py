@@ -105,7 +105,7 @@ def _status_of(directory: Path) -> RunStatus:
 
 
 def _state(directory: Path, kind: str) -> str:
-    if _is_locked(directory):
+    if is_locked(directory):
         return "running"
     status = read_description(directory).status
     if status == "FINISHED" and kind in TRAININGS and not (directory / RESULT).exists():
@@ -119,7 +119,7 @@ def _num_trials(settings: dict[str, Any]) -> int | None:
     return settings.get("num_trials")
 
 
-def _is_locked(directory: Path) -> bool:
+def is_locked(directory: Path) -> bool:
     """Return whether a process writes to the run."""
     path = directory / LOCK
     if not path.exists():

@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from fer_search.jobs import COLUMNS
 from fer_search.journal import Event
@@ -40,19 +42,65 @@ if TYPE_CHECKING:
     from fer_search.searches import Preview
     from fer_search.status import RunStatus
     from fer_search.tradeoffs import Tradeoff
+    from fer_search.tuning.limit import Budget
 
 WIDTH_OF_A_FILE = 160
+WATCH_SECONDS = 2.0
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get(COLUMNS, WIDTH_OF_A_FILE)))
 err = Console(stderr=True, highlight=False)
 
 
-def progress() -> Callable[[Event], None]:
-    """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter."""
+@contextmanager
+def shown(run: Path, budget: "Budget") -> Iterator[Callable[[Event], None] | None]:
+    """Show the search in a directory while the block runs it: a screen in a terminal, a line per event elsewhere.
+
+    Yields who is to be told of the journal's events, if anyone.
+    """
+    if not err.is_terminal or err.is_dumb_terminal:
+        yield progress()
+        return
+    from fer_search.live import SearchScreen
+
+    _silence_libraries()
+    with Live(SearchScreen(run, budget=budget), console=err, refresh_per_second=1), _logs_above_the_screen():
+        yield None
+
+
+def watch(run: Path) -> None:
+    """Show the screen of a search that another process runs, until that ends."""
+    from fer_search.live import SearchScreen
+    from fer_search.status import is_locked
+
+    screen = SearchScreen(run, since=(run / SETTINGS).stat().st_mtime)
+    with suppress(KeyboardInterrupt), Live(screen, console=out, refresh_per_second=1):
+        while is_locked(run):
+            time.sleep(WATCH_SECONDS)
+
+
+@contextmanager
+def _logs_above_the_screen() -> Iterator[None]:
+    """Let log messages, which go to stderr as it was, go where a screen shows what is printed, too."""
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+    before = [handler.setStream(sys.stderr) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            if stream is not None:
+                handler.setStream(stream)
+
+
+def _silence_libraries() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def progress() -> Callable[[Event], None]:
+    """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter."""
+    _silence_libraries()
     num_epochs: dict[int, int] = {}
 
     def receive(event: Event) -> None:

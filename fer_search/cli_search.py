@@ -20,6 +20,7 @@ from fer_search.cli_options import (
     TrackingOption,
     TrialOption,
 )
+from fer_search.errors import InvalidInput, problem
 from fer_search.terminal import (
     err,
     finish_race,
@@ -30,6 +31,7 @@ from fer_search.terminal import (
     print_retraining,
     print_search,
     progress,
+    search_rows,
     shown,
 )
 
@@ -148,23 +150,41 @@ def compare(
             "that the search looked at, if any."
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Only trials for which it holds: 'sam_rho >= 0.05', 'state = PRUNED'."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Order by a column or parameter; -COLUMN: the highest first.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Show at most this number of trials.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the leaderboard as csv.")] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Print the leaderboard of a search, also while it runs, and what its networks cost.
+    """Print the leaderboard of a search, also while it runs, the race of its best, and what its networks cost.
 
-    Examples: `fer-search compare first --json` or `fer-search compare first --cost latency`
+    Examples: `fer-search compare first --where 'sam_rho >= 0.05' --sort=-max_lr` or `fer-search compare first --csv` or
+    `fer-search compare first --cost latency`
     """
     from fer_search import workflow
     from fer_search.costs import COST_FIELDS
+    from fer_search.row_selection import rows_csv, select_rows
 
+    if as_csv and (as_json or cost):
+        other = "json" if as_json else "cost"
+        raise InvalidInput(problem("command line", "csv", f"must not be given with --{other}", True))
     result = workflow.read_search(name, runs=runs)
+    rows = select_rows(search_rows(result), where=where or [], sort=sort, limit=limit)
+    if as_csv:
+        typer.echo(rows_csv(rows), nl=False)
+        return
     cost = cost or result.space.cost
     tradeoffs = None
     if cost is not None:
         with err.status("measuring networks"):
             tradeoffs = result.tradeoffs(cost)
-    print_search(result, as_json=as_json, cost=cost, tradeoffs=tradeoffs)
+    print_search(result, rows, as_json=as_json, cost=cost, tradeoffs=tradeoffs)
     if cost is None and not as_json and set(COST_FIELDS) & set(result.space.searched):
         err.print(f"its networks differ in cost: fer-search compare {name} --cost latency")
 

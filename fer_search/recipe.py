@@ -227,7 +227,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         elif key in values:
             problems.append(problem("command line", key, "must be given once", argument))
         else:
-            values[key] = _toml_value(text)
+            values[key] = toml_value(text)
     if problems:
         raise InvalidInput(problems)
     return values
@@ -254,7 +254,8 @@ def field_table() -> str:
     return "\n".join(rows)
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """Return what TOML reads in a text (`1e-3`, `true`, `"x"`), or the text itself where it reads nothing."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

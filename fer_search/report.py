@@ -83,14 +83,22 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
     return table
 
 
-def parameters_table(rows: list[dict[str, Any]]) -> Table:
-    """Return the searched parameters of the best trials and of the first, side by side."""
-    shown = [row for row in rows if row["rank"] <= NUM_SHOWN_SIDE_BY_SIDE or row["trial"] == 0]
-    table = new_table("parameters of the best")
+def parameters_table(rows: list[dict[str, Any]], first: dict[str, Any] | None) -> Table:
+    """Return the searched parameters of the first rows and of the `first` trial side by side, bold where they differ
+    from its.
+    """
+    shown = rows[:NUM_SHOWN_SIDE_BY_SIDE]
+    if first is not None and first not in shown:
+        shown = [*shown, first]
+    caption = None if first is None else "bold: other than the space's own settings"
+    table = new_table("parameters", caption=caption)
     for heading in ("parameter", *(f"trial {row['trial']}{'*' if row['trial'] == 0 else ''}" for row in shown)):
         table.add_column(heading, justify="left" if heading == "parameter" else "right")
-    for key in rows[0]["parameters"]:
-        table.add_row(key, *(_short(row["parameters"][key]) for row in shown))
+    for key in shown[0]["parameters"]:
+        own = [row["parameters"][key] for row in shown]
+        differs = [first is not None and value != first["parameters"][key] for value in own]
+        texts = [escape(_short(value)) for value in own]
+        table.add_row(key, *(f"[bold]{text}[/]" if new else text for text, new in zip(texts, differs, strict=True)))
     return table
 
 

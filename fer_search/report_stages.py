@@ -1,6 +1,7 @@
 """What a person reads of the stages around a search: what it would take, and how its best did on fresh seeds."""
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -74,6 +75,21 @@ def race_table(standings: list["Standing"], *, title: str) -> Table:
             "[red]failed[/]" if standing.failed else "[green]in[/]" if standing.in_race else "out",
         )
     return table
+
+
+def standing_rows(standings: list["Standing"]) -> list[dict[str, Any]]:
+    """Return the standings of a race as JSON has them, with mean and 95 % interval."""
+    return [
+        {
+            **asdict(standing),
+            "mean": standing.mean if standing.scores else None,
+            "low": low,
+            "high": high,
+            "in_race": standing.in_race,
+        }
+        for standing in standings
+        for low, high in [standing.interval or (None, None)]
+    ]
 
 
 def _tie(best: list["Standing"]) -> str:

@@ -31,7 +31,7 @@ from fer_search.report import (
     target_line,
 )
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
-from fer_search.report_stages import packing_table, preview_table, race_table
+from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.runs import SETTINGS
 
@@ -146,23 +146,37 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
+def search_rows(result: "SearchResult") -> list[dict[str, Any]]:
+    """Return a search's leaderboard as it stands, a row per trial."""
+    num_validation = result.settings["data"]["num_validation"]
+    return leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
+
+
 def print_search(
-    result: "SearchResult", *, as_json: bool, cost: str | None = None, tradeoffs: list["Tradeoff"] | None = None
+    result: "SearchResult",
+    rows: list[dict[str, Any]],
+    *,
+    as_json: bool,
+    cost: str | None = None,
+    tradeoffs: list["Tradeoff"] | None = None,
 ) -> None:
-    """Print a search's leaderboard as it stands, and its trials against a cost of theirs where it was asked for."""
-    rows = leaderboard_rows(
-        result.leaderboard(), result.space, num_validation=result.settings["data"]["num_validation"]
-    )
-    metric, agreement = result.space.metric, result.rank_agreement()
+    """Print these rows of a search's leaderboard, the race of its best if there was one, and its trials against a cost
+    of theirs where it was asked for.
+    """
+    metric, agreement, standings = result.space.metric, result.rank_agreement(), result.standings()
     if as_json:
         found = {"name": result.name, "complete": result.complete, "metric": metric, "trials": rows}
         found["rank_agreement"] = None if agreement is None else asdict(agreement)
+        found["race"] = standing_rows(standings)
         print_json(found if tradeoffs is None else {**found, "cost": cost, "tradeoffs": [*map(asdict, tradeoffs)]})
         return
     title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
     out.print(leaderboard_table(rows, result.space, title=title))
     if rows:
-        out.print(parameters_table(rows))
+        first = next((row for row in search_rows(result) if row["trial"] == 0), None)
+        out.print(parameters_table(rows, first))
+    if standings:
+        out.print(race_table(standings, title=f"{result.name}: race"))
     if tradeoffs and cost is not None:
         out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost))
         out.print(tradeoffs_note(cost, name=result.name), soft_wrap=True)
@@ -173,7 +187,8 @@ def print_search(
 def finish_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the leaderboard and what to do next; a search that is not complete ends the program with code 130."""
     cost = result.space.cost
-    print_search(result, as_json=as_json, cost=cost, tradeoffs=None if cost is None else result.tradeoffs(cost))
+    tradeoffs = None if cost is None else result.tradeoffs(cost)
+    print_search(result, search_rows(result), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
     if not result.complete:
         err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)
@@ -220,18 +235,7 @@ def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:
     """Print the standings of a race; one that was interrupted ends the program with code 130."""
     title = f"{name}: race"
     if as_json:
-        rows = [
-            {
-                **asdict(standing),
-                "mean": standing.mean if standing.scores else None,
-                "low": low,
-                "high": high,
-                "in_race": standing.in_race,
-            }
-            for standing in result.standings
-            for low, high in [standing.interval or (None, None)]
-        ]
-        print_json({"name": title, "finished": result.finished, "standings": rows})
+        print_json({"name": title, "finished": result.finished, "standings": standing_rows(result.standings)})
     elif result.standings:
         out.print(race_table(result.standings, title=title))
     if not result.finished:

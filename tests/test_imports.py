@@ -11,6 +11,7 @@ RULES = {
     "fer_search.recipe": HEAVY,
     "fer_search.journal": HEAVY,
     "fer_search.costs": HEAVY,
+    "fer_search.row_selection": HEAVY,
     "fer_search.checkpoints": (*HEAVY, "fer_search.training", "fer_search.tuning"),
     "fer_search.cli": HEAVY,
     "fer_search.data.fer2013": ("torch", "ray", "mlflow", "optuna"),

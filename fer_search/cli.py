@@ -14,7 +14,7 @@ import typer
 
 from fer_search.cli_calibrate import calibrate
 from fer_search.cli_cluster import doctor, list_jobs, logs, stop, submit
-from fer_search.cli_inspect import data_app, importance, model_app, status, sync
+from fer_search.cli_inspect import data_app, importance, model_app, report, status, sync
 from fer_search.cli_options import (
     DataOption,
     JsonOption,
@@ -90,7 +90,7 @@ def train(
     print_training(result, as_json=as_json)
 
 
-for command in (search, resume, status, compare, importance, calibrate, race, retrain, simulate, sync):
+for command in (search, resume, status, compare, importance, report, calibrate, race, retrain, simulate, sync):
     app.command()(command)
 
 

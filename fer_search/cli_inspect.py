@@ -96,6 +96,24 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
     out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
 
 
+def report(
+    name: str,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder to write it to; default: the search's own, and MLflow gets it too.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Write the report of a search, also while it runs: one page that needs no network, and its plots as images.
+
+    Example: `fer-search report first`
+    """
+    from fer_search import workflow
+
+    with err.status("writing the report"):
+        page = workflow.report(name, output=output, runs=runs)
+    out.print(str(page), markup=False, soft_wrap=True)
+
+
 def status(
     name: str,
     address: Annotated[

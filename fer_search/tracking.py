@@ -144,6 +144,15 @@ class Tracker:
         else:
             self.client.update_run(run_id, status=status)
 
+    def log_report(self, search_id: str, key: str, report: Path) -> None:
+        """Store a report's directory with its run; where the server does not take it, there is a warning."""
+        try:
+            self.client.log_artifacts(self.find_runs(search_id)[key].id, str(report), "report")
+        except KeyError:
+            logger.warning("MLflow: it has not heard of this search, so it does not have the report")
+        except Exception as error:  # whatever a tracking server answers, the report is on disk
+            logger.warning("MLflow: %s: it does not have the report", error)
+
     def register_bundle(self, search_id: str, key: str, bundle: Path, *, model_file: str) -> str | None:
         """Store a bundle with its training's run, register its ONNX model, and return `name/version`.
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fer_search.atomic import replacing
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
@@ -23,10 +26,12 @@ from fer_search.record import (
 from fer_search.runs import RESULT, SETTINGS, read_json, read_settings, write_json
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
-from fer_search.training.measurement import measure_training
+from fer_search.training.measurement import Logits, measure_training
 from fer_search.training.run import WEIGHTS, load_model, read_choice, train_to_end
 from fer_search.training.step import precision_of
 from fer_search.training.trainer import Trainer, choose_device
+
+LOGITS = "logits.npz"
 
 
 def run_training(
@@ -109,7 +114,8 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
     recipe, choice = trainer.recipe, read_choice(directory)
     assert choice is not None, "the training has ended"
     network = load_model(recipe, directory / WEIGHTS).to(trainer.device)
-    prediction, metrics = measure_training(network, splits)
+    prediction, metrics, logits = measure_training(network, splits)
+    _write_logits(directory, logits)
     result = {
         "recipe": recipe.model_dump(),
         "chosen": asdict(choice),
@@ -121,6 +127,24 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
     }
     write_json(directory / RESULT, result)
     return result
+
+
+def _write_logits(directory: Path, logits: dict[str, Logits]) -> None:
+    arrays = {f"{split}/{views}": values for split, by_views in logits.items() for views, values in by_views.items()}
+    with replacing(directory / LOGITS) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes a name for its option
+
+
+def read_logits(directory: Path, split: str, views: str) -> NDArray[np.float32] | None:
+    """Return the logits (N, 7) of a finished training for `validation` or `public`, in the order of that split's faces.
+
+    None where an older version, which did not keep them, has trained.
+    """
+    if not (directory / LOGITS).exists():
+        return None
+    with np.load(directory / LOGITS, allow_pickle=False) as arrays:
+        found: NDArray[np.float32] = arrays[f"{split}/{views}"]
+    return found
 
 
 def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:

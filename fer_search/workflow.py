@@ -53,6 +53,7 @@ from fer_search.warm_start import take_over
 logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
+REPORT = "report"  # in the directory of a search
 
 
 def search(
@@ -178,6 +179,21 @@ def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
         found = [(key, rule.format(stored.get(key)), space.parameters.get(key)) for key in sorted(changed)]
         raise InvalidInput([problem(directory / SETTINGS, *each) for each in found])
     return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
+
+
+def report(name: str, *, output: Path | None = None, runs: Path = RUNS) -> Path:
+    """Write the report of a search, running or not, to the directory `output` and return the page's path.
+
+    By default it is `<runs>/<name>/report`, and MLflow gets it too, with the search's run. What has not been done yet,
+    a race or the winner's training, is said to be missing.
+    """
+    from fer_search.html_report.page import write_report  # matplotlib, which nothing else needs
+
+    result = read_search(name, runs=runs)
+    page = write_report(result, output or result.directory / REPORT)
+    if output is None:
+        Tracker(result.settings["tracking_uri"]).log_report(result.settings["search_id"], "search", page.parent)
+    return page
 
 
 def train(

@@ -26,15 +26,26 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=9, help="of a trial")
     parser.add_argument("--retrain-epochs", type=int, default=15)
+    parser.add_argument("--fit-fraction", type=float, default=1.0, help="of the faces, to train on")
     arguments = parser.parse_args()
     runs, name, started = arguments.runs, arguments.name, time.monotonic()
 
     fer_search(runs, "data", "check", "synthetic")
     space = str(ROOT / "search_spaces" / "smoke.toml")
     trials = ("--trials", str(arguments.trials))
-    fer_search(runs, "search", space, f"epochs={arguments.epochs}", "--name", name, *trials)
+    fer_search(
+        runs,
+        "search",
+        space,
+        f"epochs={arguments.epochs}",
+        f"fit_fraction={arguments.fit_fraction}",
+        "--name",
+        name,
+        *trials,
+    )
     fer_search(runs, "retrain", name, "--epochs", str(arguments.retrain_epochs))
     fer_search(runs, "export", name)
+    fer_search(runs, "report", name)
     bundle = runs / name / "bundle"
     fer_search(runs, "evaluate", str(bundle), "--split", "public")
     fer_search(runs, "predict", str(bundle), str(write_faces(runs / name / "faces")))
@@ -43,6 +54,7 @@ def main() -> None:
     public = manifest["metrics"]["public"][manifest["prediction"]["views"]]
     say(f"done in {(time.monotonic() - started) / 60:.1f} minutes: PublicTest accuracy {public['accuracy']:.1%}")
     say(f"the trials side by side:  {command(runs, 'compare', name)}")
+    say(f"the report:               {runs / name / 'report' / 'report.html'}")
     say(f"the MLflow UI:            {command(runs, 'ui')}")
     say(f"the exported winner:      {bundle}")
     say("with FER2013 at hand:     fer-search search search_spaces/full.toml --name first --data fer2013.csv")

@@ -56,7 +56,7 @@ def make_bundle(folder, csv, data, small):
         recipe, directory = small.replace({"epochs": 1, "fit_fraction": 0.5, **changes}), folder / name
         splits = split_for(data, recipe)
         choice = train_to_end(Trainer(recipe, splits.fit, splits.validation, device=torch.device("cpu")), directory)
-        prediction, metrics = measure_training(load_model(recipe, directory / WEIGHTS), splits)
+        prediction, metrics, _ = measure_training(load_model(recipe, directory / WEIGHTS), splits)
         result = {
             "recipe": recipe.model_dump(),
             "chosen": asdict(choice),

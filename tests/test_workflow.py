@@ -40,7 +40,7 @@ DEMO = Path(__file__).with_name("demo.py")
 def runs(tmp_path_factory):
     """The demonstration with six short trials."""
     runs = tmp_path_factory.mktemp("demo") / "runs"
-    sizes = ("--trials", "6", "--epochs", "3", "--retrain-epochs", "3")
+    sizes = ("--trials", "6", "--epochs", "3", "--retrain-epochs", "3", "--fit-fraction", "0.3")
     command = [sys.executable, str(DEMO), "--runs", str(runs), "--name", "demo", *sizes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr

@@ -33,11 +33,11 @@ class ViewChoice:
         return PredictionNet(network, views=VIEW_SETS[self.views], temperature=self.temperature[self.views])
 
 
-def measure_training(network: nn.Module, splits: Splits) -> tuple[ViewChoice, dict[str, Any]]:
-    """Choose views and temperatures on search-validation, and return the choice and the figures of every split.
+def measure_training(network: nn.Module, splits: Splits) -> tuple[ViewChoice, dict[str, Any], dict[str, Logits]]:
+    """Choose views and temperatures on search-validation; return the choice, each split's figures, and the logits.
 
-    The figures are those of `measure` for `validation`, `public` and `public_unique`; the last is left out where it
-    has no image.
+    The figures are those of `figures_of` for `validation`, `public` and `public_unique`; the last is left out where it
+    has no image. The logits are those of `validation` and `public`.
     """
     validation = split_logits(network, splits.validation)
     choice = choose_views(validation, splits.validation.labels)
@@ -50,7 +50,7 @@ def measure_training(network: nn.Module, splits: Splits) -> tuple[ViewChoice, di
     if unique.any():
         alone = {views: logits[unique] for views, logits in public.items()}
         metrics["public_unique"] = figures_of(alone, splits.public.labels[unique], choice)
-    return choice, metrics
+    return choice, metrics, {"validation": validation, "public": public}
 
 
 def choose_views(logits: Logits, labels: NDArray[np.int64]) -> ViewChoice:

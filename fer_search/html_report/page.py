@@ -1,0 +1,269 @@
+"""The page of a search: its sections, from what is on disk."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fer_search.atomic import replacing
+from fer_search.data.audit import audit
+from fer_search.data.faces import EMOTIONS
+from fer_search.data.fer2013 import load_faces
+from fer_search.errors import InvalidInput
+from fer_search.html_report import search_plots, training_plots
+from fer_search.html_report.augmentation import augmentation
+from fer_search.html_report.drawing import Plot
+from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
+from fer_search.recipe import Recipe
+from fer_search.record import check_fingerprint, split_for
+from fer_search.report import leaderboard_rows, target_line
+from fer_search.report_status import duration
+from fer_search.search_result import SearchResult
+from fer_search.training.metrics import summary
+from fer_search.trainings import read_logits
+
+PAGE = "report.html"
+NUM_ROWS = 20
+NUM_CONTOURS = 2  # parameters of a contour plot
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; a cell is text, and `strong` ones, by row and column, stand out."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    strong: set[tuple[int, int]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; `text` says in a paragraph what is to be read from it, or why there is nothing."""
+
+    title: str
+    text: str = ""
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it says."""
+        return self.title.lower().replace(" ", "-")
+
+
+def write_report(result: SearchResult, directory: Path) -> Path:
+    """Write the report of a search, running or not, and its plots as images to `directory`; return the page's path.
+
+    The page holds all that it shows and needs no network. Raises InvalidInput where no trial had an epoch.
+    """
+    sections = report_sections(result)
+    environment = Environment(
+        loader=PackageLoader("fer_search", "html_report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("template.html").render(name=result.name, sections=sections)
+    directory.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for plot in section.plots:
+            plot.save(directory)
+    with replacing(directory / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return directory / PAGE
+
+
+def report_sections(result: SearchResult) -> list[Section]:
+    """Return the sections, those of what has not been done yet with the command that does it."""
+    if not any(trial.epochs for trial in result.trials):
+        return [Section("Summary", "No trial has ended an epoch yet.")]
+    num_validation = result.settings["data"]["num_validation"]
+    rows = leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
+    return [
+        _summary(result, rows),
+        _trials(result, rows),
+        _parameters(result),
+        _race(result),
+        *_winner(result),
+        _how(result),
+    ]
+
+
+def _summary(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
+    space, data, best = result.space, result.settings["data"], rows[0]
+    states: dict[str, int] = {}
+    for trial in result.trials:
+        states[trial.state] = states.get(trial.state, 0) + 1
+    value = f"{best[space.metric]:.4f}"
+    if best["low"] is not None:
+        value = f"{best[space.metric]:.2%} (95 % interval {best['low']:.2%} to {best['high']:.2%})"
+    seconds = sum(metrics.get("epoch_seconds", 0.0) for trial in result.trials for metrics in trial.epochs)
+    facts = [
+        ["best trial", f"{best['trial']}: {space.metric} {value} after {best['epochs']} of {space.horizon} epochs"],
+        [
+            "trials",
+            ", ".join(f"{count} {state}" for state, count in sorted(states.items())) + f" of {space.num_trials}",
+        ],
+        ["search", f"searcher {space.searcher}, scheduler {space.scheduler}, rungs {list(space.rungs)}"],
+        [
+            "data",
+            f"{data['source']}: {data['num_fit']:,} to train on, {data['num_validation']:,} for search-validation",
+        ],
+        ["training time", f"{duration(seconds)} of all trials together"],
+    ]
+    text = (
+        "The best of many trials looks better than it is. What counts are figures of images and seeds that had no part "
+        "in the choice: the race, and the winner's on PublicTest."
+    )
+    return Section("Summary", text, [Table(["", ""], facts)], [search_plots.learning_curves(result)])
+
+
+def _trials(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
+    space = result.space
+    first = next((row for row in rows if row["trial"] == 0), None)
+    shown = rows[:NUM_ROWS]
+    searched = list(space.searched)
+    strong = {
+        (row, column + 5)
+        for row, each in enumerate(shown)
+        for column, name in enumerate(searched)
+        if first is not None and each["parameters"][name] != first["parameters"][name]
+    }
+    cells = [
+        [
+            f"{row['trial']}{'*' if row['trial'] == 0 else ''}",
+            row["state"],
+            str(row["epochs"]),
+            "" if row[space.metric] is None else f"{row[space.metric]:.4f}",
+            "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+            *(_short(row["parameters"][name]) for name in searched),
+        ]
+        for row in shown
+    ]
+    table = Table(["trial", "state", "epochs", space.metric, "95 % interval", *searched], cells, strong)
+    text = f"The best {len(shown)} of {len(rows)} trials. * the space's own settings; bold: other than those."
+    return Section("Trials", text, [table], [search_plots.epochs_spent(result)])
+
+
+def _parameters(result: SearchResult) -> Section:
+    plots, names = [search_plots.parallel_coordinates(result)], list(result.space.searched)
+    text = ""
+    try:
+        found = result.importances()
+    except InvalidInput as error:
+        text = f"No importances: {error}."
+    else:
+        plots.append(search_plots.importances(found))
+        names = [each.parameter for each in found.parameters]
+    plots.append(search_plots.slices(result))
+    if len(names) >= NUM_CONTOURS and (contour := search_plots.contour(result, names[:NUM_CONTOURS])) is not None:
+        plots.append(contour)
+    return Section("Parameters", text, plots=plots)
+
+
+def _race(result: SearchResult) -> Section:
+    standings = result.standings()
+    if not standings:
+        return Section("Race", f"There was none yet: fer-search race {result.name}")
+    rows = [
+        [
+            f"{standing.trial}{'*' if standing.trial == 0 else ''}",
+            str(len(standing.scores)),
+            f"{standing.mean:.2%}" if standing.scores else "",
+            "" if (ends := standing.interval) is None else f"{ends[0]:.2%} to {ends[1]:.2%}",
+            "" if standing.failed else f"{standing.behind * 100:.2f}",
+            "" if standing.failed else f"{standing.p_value:.3f}",
+            "failed" if standing.failed else "in" if standing.in_race else "out",
+        ]
+        for standing in standings
+    ]
+    text = "p: the chance to be as far behind if it were no worse than the leader, by a paired test over seeds."
+    table = Table(["trial", "seeds", "mean", "95 % interval", "points behind", "p", ""], rows)
+    return Section("Race", text, [table], [search_plots.race(standings)])
+
+
+def _winner(result: SearchResult) -> list[Section]:
+    found = read_retraining(retrain_directory(result.directory, None))
+    if not found:
+        return [Section("Winner", f"It is not trained to the end yet: fer-search retrain {result.name}")]
+    best = best_of_seeds(found)
+    views, metrics, label = (
+        best.result["prediction"]["views"],
+        best.result["metrics"],
+        best.result["data"]["public_label"],
+    )
+    rows = [
+        [split, kind + ("*" if kind == views else ""), f"{figures['num_images']:,}", f"{figures['accuracy']:.2%}",
+         f"{figures['accuracy_low']:.2%} to {figures['accuracy_high']:.2%}", f"{figures['macro_f1']:.3f}",
+         f"{figures['calibration_error']:.1%}", f"{figures['calibrated']['calibration_error']:.1%}"]
+        for split, by_views in metrics.items()
+        for kind, figures in by_views.items()
+    ]  # fmt: skip
+    headings = ["split", "views", "images", "accuracy", "95 % interval", "macro-F1", "ECE", "ECE, scaled"]
+    public = metrics["public"]
+    text = f"{label}: {summary(public[views])}. * the views that search-validation chose."
+    if target := target_line(public[views], label=label):
+        text += f" {target}."
+    plots = [training_plots.confusion(public[views], split=label), training_plots.recall(public, split=label)]
+    sections = [Section("Winner", text, [Table(headings, rows)], plots)]
+    try:
+        faces = load_faces(result.settings["data"]["source"])
+        check_fingerprint(faces, result.settings)
+    except InvalidInput as error:
+        return [*sections, Section("Faces", f"Not shown: {error}")]
+    recipe = Recipe.build(best.result["recipe"])
+    splits = split_for(faces, recipe)
+    sections += _faces(best, splits.validation, views)
+    first = Recipe.build(result.space.complete(result.space.first_point))
+    sections.append(Section("Augmentation", plots=[augmentation(splits.fit, first, recipe)]))
+    found_there = audit(faces)
+    rows = [[usage, *(f"{counts[name]:,}" for name in EMOTIONS)] for usage, counts in found_there.counts.items()]
+    text = (
+        f"{found_there.duplicate_groups:,} groups of byte-identical images, {found_there.groups_across_splits:,} "
+        f"of them in more than one split, {found_there.groups_with_conflicting_labels:,} with conflicting labels; "
+        f"{found_there.constant_images:,} images of one grey. Fingerprint {found_there.fingerprint}."
+    )
+    return [*sections, Section("Data", text, [Table(["split", *EMOTIONS], rows)])]
+
+
+def _faces(best: LongTraining, validation: Any, views: str) -> list[Section]:
+    logits = read_logits(best.directory, "validation", views)
+    if logits is None or len(logits) != len(validation):
+        return [Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")]
+    temperature = best.result["prediction"]["temperature"][views]
+    plots = [training_plots.calibration(logits, validation.labels, temperature, split="search-validation")]
+    for name, right in (("mistakes", False), ("best_examples", True)):
+        plots.append(
+            training_plots.told_faces(name, validation, logits, temperature, right=right, split="search-validation")
+        )
+    return [
+        Section("Faces", "Temperature and faces are of search-validation, which PublicTest has no part in.", [], plots)
+    ]
+
+
+def _how(result: SearchResult) -> Section:
+    settings = result.settings
+    command = [
+        "fer-search",
+        "search",
+        settings["space_file"],
+        "--name",
+        result.name,
+        "--data",
+        settings["data"]["source"],
+    ]
+    command += ["--trials", str(result.space.num_trials)]
+    rows = [
+        ["search", shlex.join(command)],
+        ["race", f"fer-search race {result.name}"],
+        ["retrain and export", f"fer-search retrain {result.name} && fer-search export {result.name}"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items())],
+        ["data fingerprint", settings["data"]["fingerprint"]],
+        ["seed of the search", str(result.space.seed)],
+    ]
+    text = "Settings that were given on the command line are in the search's settings.json, under space.base."
+    return Section("How to reproduce", text, [Table(["", ""], rows)])
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,7 @@
 """The whole path on real parts: `make demo`'s own script, then what it left, read independently."""
 
+import csv
+import io
 import itertools
 import json
 import signal
@@ -72,6 +74,22 @@ def test_the_search_stopped_some_trials_early_and_none_is_left_running(runs):
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
     defaults = Recipe().model_dump()
     assert trials[0].parameters["max_lr"] == defaults["max_lr"]
+
+
+def test_the_leaderboard_is_selected_sorted_and_written_as_csv(runs, fer_search):
+    where = ("compare", "demo", "--runs", runs, "--where", "state = COMPLETE", "--sort=-max_lr")
+    done = fer_search(*where, "--csv")
+    found = list(csv.DictReader(io.StringIO(done.stdout)))
+    trials = [trial for trial in read_journal(runs / "demo" / JOURNAL) if trial.state == "COMPLETE"]
+    trials.sort(key=lambda trial: -trial.parameters["max_lr"])
+    assert [(int(row["trial"]), float(row["sam_rho"])) for row in found] == [
+        (trial.number, trial.parameters["sam_rho"]) for trial in trials
+    ]
+    shown = json.loads(fer_search(*where, "--limit", 1, "--json").stdout)
+    assert [row["trial"] for row in shown["trials"]] == [trials[0].number]
+    assert "1 of 6 trials" in fer_search(*where, "--limit", 1).stdout
+    refused = fer_search(*where, "--csv", "--json")
+    assert (refused.returncode, "csv: must not be given with --json" in refused.stderr) == (2, True)
 
 
 def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):

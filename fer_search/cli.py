@@ -210,8 +210,9 @@ def main() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
-    # Threads that spin while they wait bring a training to a crawl as soon as other work wants their cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Threads that spin for long while they wait bring a training to a crawl as soon as other work wants their cores;
+    # threads that do not spin at all are woken too late for the small tensors of a step: see docs/performance.md.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except InvalidInput as error:

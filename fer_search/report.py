@@ -97,7 +97,7 @@ def parameters_table(rows: list[dict[str, Any]], first: dict[str, Any] | None) -
     for key in shown[0]["parameters"]:
         own = [row["parameters"][key] for row in shown]
         differs = [first is not None and value != first["parameters"][key] for value in own]
-        texts = [escape(_short(value)) for value in own]
+        texts = [escape(short_value(value)) for value in own]
         table.add_row(key, *(f"[bold]{text}[/]" if new else text for text, new in zip(texts, differs, strict=True)))
     return table
 
@@ -265,5 +265,6 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _short(value: object) -> str:
+def short_value(value: object) -> str:
+    """Return a parameter's value for a table's cell, a number with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -136,7 +136,7 @@ def test_a_search_says_what_it_lacks_and_which_command_does_it(runs, tmp_path):
     (tmp_path / "s" / FILE_NAME).unlink()
     Journal(tmp_path / "s" / FILE_NAME).trial_started(0, Recipe().model_dump())
     (only,) = report_sections(workflow.read_search("s", runs=tmp_path))
-    assert only == Section("Summary", "No trial has ended an epoch yet.")
+    assert only == Section("Summary", "No trial has anything to compare yet.")
 
 
 def test_logits_are_kept_in_the_order_of_their_faces(runs):

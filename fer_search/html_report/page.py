@@ -18,7 +18,7 @@ from fer_search.html_report.drawing import Plot
 from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, split_for
-from fer_search.report import leaderboard_rows, target_line
+from fer_search.report import leaderboard_rows, short_value, target_line
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
 from fer_search.training.metrics import summary
@@ -56,7 +56,7 @@ class Section:
 def write_report(result: SearchResult, directory: Path) -> Path:
     """Write the report of a search, running or not, and its plots as images to `directory`; return the page's path.
 
-    The page holds all that it shows and needs no network. Raises InvalidInput where no trial had an epoch.
+    The page holds all that it shows and needs no network.
     """
     sections = report_sections(result)
     environment = Environment(
@@ -75,10 +75,10 @@ def write_report(result: SearchResult, directory: Path) -> Path:
 
 def report_sections(result: SearchResult) -> list[Section]:
     """Return the sections, those of what has not been done yet with the command that does it."""
-    if not any(trial.epochs for trial in result.trials):
-        return [Section("Summary", "No trial has ended an epoch yet.")]
     num_validation = result.settings["data"]["num_validation"]
     rows = leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
+    if not rows or rows[0][result.space.metric] is None:
+        return [Section("Summary", "No trial has anything to compare yet.")]
     return [
         _summary(result, rows),
         _trials(result, rows),
@@ -136,7 +136,7 @@ def _trials(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
             str(row["epochs"]),
             "" if row[space.metric] is None else f"{row[space.metric]:.4f}",
             "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
-            *(_short(row["parameters"][name]) for name in searched),
+            *(short_value(row["parameters"][name]) for name in searched),
         ]
         for row in shown
     ]
@@ -263,7 +263,3 @@ def _how(result: SearchResult) -> Section:
     ]
     text = "Settings that were given on the command line are in the search's settings.json, under space.base."
     return Section("How to reproduce", text, [Table(["", ""], rows)])
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -70,7 +70,7 @@ class SearchScreen:
             if text:
                 facts.add_row(name, text)
         heading = f"[bold]{escape(self.directory.name)}[/]: {space.searcher}, {space.scheduler}"
-        return Group(f"{heading}; for {duration(now - self.since)}", facts, self._rungs(), self._running())
+        return Group(f"{heading}; for {duration(now - self.since)}", facts, self._rungs(), *self._running())
 
     def best(self) -> TrialRecord | None:
         """Return the best of the trials that passed the same, furthest rung: values of other epochs do not compare."""
@@ -158,8 +158,10 @@ class SearchScreen:
             table.add_row(str(level), str(len(values)), str(waiting or ""), best)
         return table
 
-    def _running(self) -> Table:
+    def _running(self) -> list[Table]:
         running, metric = self._in_state("RUNNING"), self._space.metric
+        if not running:
+            return []
         more = len(running) - MOST_RUNNING
         table = new_table("", caption=f"and {more} more" if more > 0 else None)
         for heading in ("running", "epoch", metric):
@@ -169,7 +171,7 @@ class SearchScreen:
             curve = [metrics.get(metric, 0.0) for metrics in trial.epochs]
             value = _shown(curve[-1], metric) if curve else ""
             table.add_row(f"trial {trial.number}", str(len(curve)), value, sparkline(curve, width=CURVE_WIDTH))
-        return table
+        return [table]
 
     @property
     def _levels(self) -> tuple[int, ...]:

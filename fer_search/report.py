@@ -123,6 +123,22 @@ def summary_table(rows: list[tuple[str, str, bool, Mapping[str, Any]]], *, title
     return table
 
 
+def training_table(result: Mapping[str, Any], *, title: str) -> Table:
+    """Return a line of figures for each split and view set of a finished training."""
+    views, metrics = result["prediction"]["views"], result["metrics"]
+    rows = [
+        (split, each, each == views, metrics[split][each])
+        for split in ("validation", "public", "public_unique")
+        if split in metrics
+        for each in ("plain", "tta")
+    ]
+    caption = (
+        "validation: search-validation chose epoch, views and temperature: optimistic.\n"
+        f"public: {result['data']['public_label']}.\npublic_unique: its images without a copy in Training, each once."
+    )
+    return summary_table(rows, title=title, caption=caption)
+
+
 def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
     """Return precision, recall and confusion per emotion; rows are the true emotion, columns the predicted one."""
     table = new_table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")

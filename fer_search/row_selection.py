@@ -44,16 +44,17 @@ def select_rows(rows: Sequence[Row], *, where: Sequence[str], sort: str | None, 
     """
     if not rows:
         return []
-    conditions = _conditions(where, flat(rows[0]), [flat(row) for row in rows])
-    found = [row for row in rows if all(condition.holds(flat(row)) for condition in conditions)]
+    table = [flat(row) for row in rows]
+    conditions = _conditions(where, table)
+    found = [index for index, row in enumerate(table) if all(condition.holds(row) for condition in conditions)]
     if sort is not None:
         descending, column = sort.startswith("-"), sort.removeprefix("-")
-        if wrong := _unknown_column("sort", column, flat(rows[0])):
+        if wrong := _unknown_column("sort", column, table[0]):
             raise InvalidInput(wrong)
-        valued = [row for row in found if flat(row)[column] is not None]
-        valued.sort(key=lambda row: _sortable(flat(row)[column]), reverse=descending)
-        found = valued + [row for row in found if flat(row)[column] is None]
-    return found[:limit]
+        valued = [index for index in found if table[index][column] is not None]
+        valued.sort(key=lambda index: _sortable(table[index][column]), reverse=descending)
+        found = valued + [index for index in found if table[index][column] is None]
+    return [rows[index] for index in found[:limit]]
 
 
 def rows_csv(rows: Sequence[Row]) -> str:
@@ -67,7 +68,7 @@ def rows_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _conditions(where: Sequence[str], columns: Row, rows: list[Row]) -> list[Condition]:
+def _conditions(where: Sequence[str], rows: list[Row]) -> list[Condition]:
     conditions, problems = [], []
     for text in where:
         match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|!=|=|<|>)\s*(.+?)\s*", text)
@@ -76,7 +77,7 @@ def _conditions(where: Sequence[str], columns: Row, rows: list[Row]) -> list[Con
             problems.append(problem("command line", "where", rule, text))
             continue
         column, comparison, value = match[1], match[2], toml_value(match[3])
-        if wrong := _unknown_column("where", column, columns):
+        if wrong := _unknown_column("where", column, rows[0]):
             problems.append(wrong)
             continue
         numeric = all(isinstance(row[column], (int, float)) for row in rows if row[column] is not None)

@@ -29,6 +29,7 @@ from fer_search.report import (
     parameters_table,
     summary_table,
     target_line,
+    training_table,
 )
 from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
 from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
@@ -251,17 +252,7 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
     chosen, views = result["chosen"], result["prediction"]["views"]
     out.print(f"weights: {chosen['kind']} of epoch {chosen['epoch']}, chosen on search-validation")
     label, metrics = result["data"]["public_label"], result["metrics"]
-    rows = [
-        (split, each, each == views, metrics[split][each])
-        for split in ("validation", "public", "public_unique")
-        if split in metrics
-        for each in ("plain", "tta")
-    ]
-    caption = (
-        "validation: search-validation chose epoch, views and temperature: optimistic.\n"
-        f"public: {label}.\npublic_unique: its images without a copy in Training, each once."
-    )
-    out.print(summary_table(rows, title="figures", caption=caption))
+    out.print(training_table(result, title="figures"))
     public = metrics["public"][views]
     out.print(figures_table(public, title=f"{label}, {views} views"))
     if line := target_line(public, label=label):

@@ -292,6 +292,11 @@ def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
         assert len({training.parameters["seed"] for training in own} - {Recipe().seed}) == 3
     assert workflow.read_search("demo", runs=runs).winner().number == standings[0].trial
     assert workflow.race("demo", top=1, max_seeds=3, runs=runs) == result
+    page = workflow.report("demo", runs=runs).read_text()
+    in_race = [standing for standing in standings if standing.in_race]
+    assert ("the winner is trial" in page, "a tie between the trials" in page) == (len(in_race) == 1, len(in_race) > 1)
+    assert f"{standings[0].mean:.1%}" in page
+    assert (runs / "demo" / "report" / "race.png").exists()
     with pytest.raises(InvalidInput, match="max_seeds: must be 3, as in the race there"):
         workflow.race("demo", top=1, max_seeds=4, runs=runs)
     client = MlflowClient(local_store(runs))

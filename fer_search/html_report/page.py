@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table as TerminalTable
+from rich.text import Text
 
 from fer_search.atomic import replacing
 from fer_search.data.audit import audit
-from fer_search.data.faces import EMOTIONS
+from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
 from fer_search.html_report import search_plots, training_plots
@@ -18,7 +20,8 @@ from fer_search.html_report.drawing import Plot
 from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, split_for
-from fer_search.report import leaderboard_rows, short_value, target_line
+from fer_search.report import audit_tables, leaderboard_rows, short_value, target_line, training_table
+from fer_search.report_stages import race_table
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
 from fer_search.training.metrics import summary
@@ -36,6 +39,15 @@ class Table:
     headings: list[str]
     rows: list[list[str]]
     strong: set[tuple[int, int]] = field(default_factory=set)
+    caption: str = ""
+
+
+def from_terminal(table: TerminalTable) -> Table:
+    """Return a terminal's table for the page, without its colours."""
+    cells = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
+    headings = [str(column.header) if table.show_header else "" for column in table.columns]
+    caption = Text.from_markup(str(table.caption or "")).plain
+    return Table(headings, [list(row) for row in zip(*cells, strict=True)], caption=caption)
 
 
 @dataclass(frozen=True)
@@ -165,21 +177,8 @@ def _race(result: SearchResult) -> Section:
     standings = result.standings()
     if not standings:
         return Section("Race", f"There was none yet: fer-search race {result.name}")
-    rows = [
-        [
-            f"{standing.trial}{'*' if standing.trial == 0 else ''}",
-            str(len(standing.scores)),
-            f"{standing.mean:.2%}" if standing.scores else "",
-            "" if (ends := standing.interval) is None else f"{ends[0]:.2%} to {ends[1]:.2%}",
-            "" if standing.failed else f"{standing.behind * 100:.2f}",
-            "" if standing.failed else f"{standing.p_value:.3f}",
-            "failed" if standing.failed else "in" if standing.in_race else "out",
-        ]
-        for standing in standings
-    ]
-    text = "p: the chance to be as far behind if it were no worse than the leader, by a paired test over seeds."
-    table = Table(["trial", "seeds", "mean", "95 % interval", "points behind", "p", ""], rows)
-    return Section("Race", text, [table], [search_plots.race(standings)])
+    table = from_terminal(race_table(standings, title=""))
+    return Section("Race", "", [table], [search_plots.race(standings)])
 
 
 def _winner(result: SearchResult) -> list[Section]:
@@ -187,58 +186,47 @@ def _winner(result: SearchResult) -> list[Section]:
     if not found:
         return [Section("Winner", f"It is not trained to the end yet: fer-search retrain {result.name}")]
     best = best_of_seeds(found)
-    views, metrics, label = (
+    views, public, label = (
         best.result["prediction"]["views"],
-        best.result["metrics"],
+        best.result["metrics"]["public"],
         best.result["data"]["public_label"],
     )
-    rows = [
-        [split, kind + ("*" if kind == views else ""), f"{figures['num_images']:,}", f"{figures['accuracy']:.2%}",
-         f"{figures['accuracy_low']:.2%} to {figures['accuracy_high']:.2%}", f"{figures['macro_f1']:.3f}",
-         f"{figures['calibration_error']:.1%}", f"{figures['calibrated']['calibration_error']:.1%}"]
-        for split, by_views in metrics.items()
-        for kind, figures in by_views.items()
-    ]  # fmt: skip
-    headings = ["split", "views", "images", "accuracy", "95 % interval", "macro-F1", "ECE", "ECE, scaled"]
-    public = metrics["public"]
-    text = f"{label}: {summary(public[views])}. * the views that search-validation chose."
+    text = f"{label}: {summary(public[views])}."
     if target := target_line(public[views], label=label):
         text += f" {target}."
     plots = [training_plots.confusion(public[views], split=label), training_plots.recall(public, split=label)]
-    sections = [Section("Winner", text, [Table(headings, rows)], plots)]
+    winner = Section("Winner", text, [from_terminal(training_table(best.result, title=""))], plots)
+    return [winner, *_images(result, best)]
+
+
+def _images(result: SearchResult, best: LongTraining) -> list[Section]:
+    """Return the sections that need the images, which may have been moved since."""
     try:
         faces = load_faces(result.settings["data"]["source"])
         check_fingerprint(faces, result.settings)
     except InvalidInput as error:
-        return [*sections, Section("Faces", f"Not shown: {error}")]
+        return [Section("Faces", f"Not shown: {error}")]
     recipe = Recipe.build(best.result["recipe"])
     splits = split_for(faces, recipe)
-    sections += _faces(best, splits.validation, views)
     first = Recipe.build(result.space.complete(result.space.first_point))
-    sections.append(Section("Augmentation", plots=[augmentation(splits.fit, first, recipe)]))
-    found_there = audit(faces)
-    rows = [[usage, *(f"{counts[name]:,}" for name in EMOTIONS)] for usage, counts in found_there.counts.items()]
-    text = (
-        f"{found_there.duplicate_groups:,} groups of byte-identical images, {found_there.groups_across_splits:,} "
-        f"of them in more than one split, {found_there.groups_with_conflicting_labels:,} with conflicting labels; "
-        f"{found_there.constant_images:,} images of one grey. Fingerprint {found_there.fingerprint}."
-    )
-    return [*sections, Section("Data", text, [Table(["split", *EMOTIONS], rows)])]
+    return [
+        _faces(best, splits.validation),
+        Section("Augmentation", plots=[augmentation(splits.fit, first, recipe)]),
+        Section("Data", tables=[from_terminal(table) for table in audit_tables(audit(faces), title="")]),
+    ]
 
 
-def _faces(best: LongTraining, validation: Any, views: str) -> list[Section]:
+def _faces(best: LongTraining, validation: Faces) -> Section:
+    views = best.result["prediction"]["views"]
     logits = read_logits(best.directory, "validation", views)
     if logits is None or len(logits) != len(validation):
-        return [Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")]
-    temperature = best.result["prediction"]["temperature"][views]
-    plots = [training_plots.calibration(logits, validation.labels, temperature, split="search-validation")]
+        return Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")
+    temperature, split = best.result["prediction"]["temperature"][views], "search-validation"
+    plots = [training_plots.calibration(logits, validation.labels, temperature, split=split)]
     for name, right in (("mistakes", False), ("best_examples", True)):
-        plots.append(
-            training_plots.told_faces(name, validation, logits, temperature, right=right, split="search-validation")
-        )
-    return [
-        Section("Faces", "Temperature and faces are of search-validation, which PublicTest has no part in.", [], plots)
-    ]
+        plots.append(training_plots.told_faces(name, validation, logits, temperature, right=right, split=split))
+    text = "Temperature and faces are of search-validation, which PublicTest has no part in."
+    return Section("Faces", text, plots=plots)
 
 
 def _how(result: SearchResult) -> Section:

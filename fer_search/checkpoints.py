@@ -85,8 +85,8 @@ def _digests(directory: Path) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report_digest(report: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(report, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()

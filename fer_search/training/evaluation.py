@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from fer_search.data.faces import EMOTIONS
@@ -27,11 +26,19 @@ def epoch_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return loss, accuracy and macro-F1 of logits (N, 7) against labels (N,)."""
     predicted = logits.argmax(1)
     loss = F.cross_entropy(logits, labels)
-    macro_f1 = f1_score(
-        labels.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(EMOTIONS)), average="macro", zero_division=0.0
-    )
     return {
         "loss": float(loss),
         "accuracy": float((predicted == labels).float().mean()),
-        "macro_f1": float(macro_f1),
+        "macro_f1": _macro_f1(predicted, labels),
     }
+
+
+def _macro_f1(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean over the classes of F1, which is 0 for a class that is neither there nor predicted.
+
+    scikit-learn has it, and would take a sixth of the time in which the worker of a first trial starts.
+    """
+    hits, there, named = (
+        torch.bincount(classes, minlength=len(EMOTIONS)) for classes in (labels[predicted == labels], labels, predicted)
+    )
+    return float((2 * hits / (there + named).clamp(min=1)).mean())

@@ -42,6 +42,12 @@ def test_the_figures_of_an_epoch_agree_with_those_of_an_evaluation(outcome):
     )
 
 
+def test_the_macro_f1_of_an_epoch_is_scikit_learns_also_where_classes_are_neither_there_nor_predicted():
+    labels, predicted = torch.tensor([0, 0, 1, 3, 3, 4]), torch.tensor([0, 1, 1, 3, 0, 6])
+    expected = f1_score(labels, predicted, labels=range(7), average="macro", zero_division=0)
+    assert epoch_metrics(torch.eye(7)[predicted], labels)["macro_f1"] == pytest.approx(expected)
+
+
 def test_the_interval_is_wilsons_by_the_textbook_formula():
     n, p, z = 3589, 2620 / 3589, 1.959963984540054
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)

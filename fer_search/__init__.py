@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fer_search.errors import InvalidInput
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
-    from fer_search.search_result import SearchResult
-    from fer_search.workflow import evaluate, export, plan_packing, race, read_search, resume, retrain, search, train
+    from fer_search.search_result import SearchResult, read_search
+    from fer_search.workflow import evaluate, export, plan_packing, race, resume, retrain, search, train
 
 _HOMES = {
     "EMOTIONS": "fer_search.data.faces",
@@ -30,7 +30,7 @@ _HOMES = {
     "load_faces": "fer_search.data.fer2013",
     "plan_packing": "fer_search.workflow",
     "race": "fer_search.workflow",
-    "read_search": "fer_search.workflow",
+    "read_search": "fer_search.search_result",
     "resume": "fer_search.workflow",
     "retrain": "fer_search.workflow",
     "search": "fer_search.workflow",

@@ -85,10 +85,10 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
 
     Example: `fer-search importance first`
     """
-    from fer_search import workflow
+    from fer_search.search_result import read_search
 
     with err.status("growing forests"):
-        result = workflow.read_search(name, runs=runs)
+        result = read_search(name, runs=runs)
         found = result.importances()
     if as_json:
         print_json({"name": result.name, "metric": result.space.metric, **asdict(found)})
@@ -107,10 +107,10 @@ def report(
 
     Example: `fer-search report first`
     """
-    from fer_search import workflow
+    from fer_search.html_report.report import report as write_report
 
     with err.status("writing the report"):
-        page = workflow.report(name, output=output, runs=runs)
+        page = write_report(name, output=output, runs=runs)
     out.print(str(page), markup=False, soft_wrap=True)
 
 

@@ -167,14 +167,14 @@ def compare(
     Examples: `fer-search compare first --where 'sam_rho >= 0.05' --sort=-max_lr` or `fer-search compare first --csv` or
     `fer-search compare first --cost latency`
     """
-    from fer_search import workflow
     from fer_search.costs import COST_FIELDS
     from fer_search.row_selection import rows_csv, select_rows
+    from fer_search.search_result import read_search
 
     if as_csv and (as_json or cost):
         other = "json" if as_json else "cost"
         raise InvalidInput(problem("command line", "csv", f"must not be given with --{other}", True))
-    result = workflow.read_search(name, runs=runs)
+    result = read_search(name, runs=runs)
     rows = select_rows(search_rows(result), where=where or [], sort=sort, limit=limit)
     if as_csv:
         typer.echo(rows_csv(rows), nl=False)

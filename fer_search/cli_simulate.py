@@ -114,9 +114,9 @@ def _read(source: str, runs: Path) -> "RecordedCurves":
         return RecordedCurves.read(SHIPPED)
     if source.endswith(".parquet"):
         return RecordedCurves.read(Path(source))
-    from fer_search import workflow
+    from fer_search.search_result import read_search
 
-    result = workflow.read_search(source, runs=runs)
+    result = read_search(source, runs=runs)
     return RecordedCurves.of_trials(
         result.trials,
         table=result.settings["space"],

@@ -9,16 +9,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fer_search import workflow
 from fer_search.journal import FILE_NAME, TrialRecord, apply_event, read_events
 from fer_search.report import STATE_STYLES, new_table
 from fer_search.report_status import duration
 from fer_search.runs import SETTINGS
-from fer_search.search_result import SearchResult
-from fer_search.searches import expected_epochs
+from fer_search.search_result import SearchResult, read_search
 from fer_search.training.metrics import accuracy_interval
-from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import NO_LIMIT
+from fer_search.tuning.expectation import expected_epochs
+from fer_search.tuning.limit import NO_LIMIT, Budget
 from fer_search.tuning.space import Space
 
 WINDOW_SECONDS = 600.0
@@ -54,7 +52,7 @@ class SearchScreen:
         if self._search is None:
             if not (self.directory / SETTINGS).exists():
                 return f"{escape(self.directory.name)}: the data and the space are checked, Ray is started"
-            self._search = workflow.read_search(self.directory.name, runs=self.directory.parent)
+            self._search = read_search(self.directory.name, runs=self.directory.parent)
         self._read()
         space = self._search.space
         facts = Table.grid(padding=(0, 2))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
@@ -21,6 +22,7 @@ from fer_search.tuning.race import Standing, mean_interval
 
 RETRAIN = "retrain"
 SPLITS = ("validation", "public", "public_unique")
+LOGITS = "logits.npz"
 
 
 @dataclass(frozen=True)
@@ -160,3 +162,15 @@ def _is_faithful(training: LongTraining, trials: Mapping[int, TrialRecord]) -> b
     if record is None or record.state != "COMPLETE":
         return False
     return {key for key in recipe if recipe[key] != record.parameters.get(key)} <= {"epochs", "seed"}
+
+
+def read_logits(directory: Path, split: str, views: str) -> NDArray[np.float32] | None:
+    """Return the logits (N, 7) of a finished training for `validation` or `public`, in the order of that split's faces.
+
+    None where an older version, which did not keep them, has trained.
+    """
+    if not (directory / LOGITS).exists():
+        return None
+    with np.load(directory / LOGITS, allow_pickle=False) as arrays:
+        found: NDArray[np.float32] = arrays[f"{split}/{views}"]
+    return found

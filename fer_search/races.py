@@ -9,20 +9,16 @@ from uuid import uuid4
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, TrialRecord
+from fer_search.journal import TrialRecord
 from fer_search.recipe import Recipe
 from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
 from fer_search.runs import SETTINGS, read_settings
+from fer_search.standings import MIN_SEEDS, RACE, race_state
 from fer_search.training.objective import TrainingObjective
 from fer_search.tuning.connection import Resources
-from fer_search.tuning.race import RaceState, Standing, entrants
+from fer_search.tuning.race import Standing, entrants
 from fer_search.tuning.run import run_trials
-from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
-
-RACE = "race"
-MIN_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -81,52 +77,15 @@ def run_race(
         follow=follow,
         parent_params={"max_seeds": max_seeds, "horizon": space.horizon},
     ) as outcome:
-        state = _state(directory, space, parameters, max_seeds)  # now that no other process can write to its journal
+        state = race_state(
+            directory, space, parameters, max_seeds
+        )  # now that no other process can write to its journal
         objective = objective_on(splits, resources)
         outcome.finished = run_trials(objective, state, directory, resources=resources, address=settings["address"])
     return RaceResult(state.standings(), outcome.finished)
-
-
-def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[Standing]:
-    """Return how the race of a search stands; empty where there is none."""
-    directory = search / RACE
-    if not (directory / JOURNAL).exists():
-        return []
-    race = read_settings(directory, kind=RACE)
-    parameters = {trial.number: trial.parameters for trial in trials if trial.number in race["entrants"]}
-    return _state(directory, space, parameters, race["max_seeds"]).standings()
-
-
-def missing_entrants(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[int]:
-    """Return the complete trials that are not in the race of a search but better there than one of its best.
-
-    There are such trials where the search went on after its race, which says nothing of them. Of a search with a cost
-    they are those that a race would begin with now instead.
-    """
-    if not (search / RACE / SETTINGS).exists():
-        return []
-    raced = set(read_settings(search / RACE, kind=RACE)["entrants"])
-    if space.cost is not None:
-        top = len(raced - {0}) or 1
-        return [number for number in entrants(trials, metric=space.metric, top=top, front=True) if number not in raced]
-    order = [trial.number for trial in leaderboard(trials, metric=space.metric) if trial.state == "COMPLETE"]
-    chosen = [place for place, number in enumerate(order) if number in (raced - {0} or raced)]
-    return [number for number in order[: max(chosen, default=0)] if number not in raced]
 
 
 def objective_on(splits: Splits, resources: Resources) -> TrainingObjective:
     """Return the training on these faces, on what a trial is given."""
     device = "cuda" if resources.gpus else "cpu"
     return TrainingObjective(splits.fit, splits.validation, device=device, threads=resources.cpus)
-
-
-def _state(directory: Path, space: Space, parameters: dict[int, dict[str, Any]], max_seeds: int) -> RaceState:
-    return RaceState(
-        parameters,
-        Journal(directory / JOURNAL),
-        metric=space.metric,
-        horizon=space.horizon,
-        seed=space.seed,
-        min_seeds=MIN_SEEDS,
-        max_seeds=max_seeds,
-    )

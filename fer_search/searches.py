@@ -20,9 +20,10 @@ from fer_search.record import split_for
 from fer_search.spaces import check_corners, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer
 from fer_search.tuning.connection import Resources, default_gpus
+from fer_search.tuning.expectation import expected_epochs, expected_trials
 from fer_search.tuning.retention import most_checkpoints
 from fer_search.tuning.space import Space
-from fer_search.tuning.state import NUM_FINALISTS, NUM_KEPT_FINALISTS
+from fer_search.tuning.state import NUM_KEPT_FINALISTS
 
 logger = logging.getLogger(__name__)
 
@@ -165,20 +166,3 @@ def chosen_resources(cpus: int, gpus: float | None, max_concurrent: int, address
     if gpus is None:
         gpus = default_gpus(address, cpus=cpus) if address else default_resources().gpus
     return Resources(cpus, gpus, max_concurrent)
-
-
-def expected_epochs(space: Space) -> int:
-    """Return how many epochs all trials have together if as many as expected go on at every rung."""
-    reached = expected_trials(space)
-    levels = [0, *reached]
-    return sum(count * (level - levels[i]) for i, (level, count) in enumerate(reached.items()))
-
-
-def expected_trials(space: Space) -> dict[int, int]:
-    """Return how many trials reach each rung and the horizon if 1/eta of those at a rung go on.
-
-    Halving as it happens lets more through: the first at a rung know no others, and later proposals are better.
-    """
-    counts = {level: space.num_trials // space.eta**i for i, level in enumerate((*space.rungs, space.horizon))}
-    at_least = min(NUM_FINALISTS, space.num_trials) if space.scheduler == "promotion" else 1
-    return {level: max(count, at_least) for level, count in counts.items()}

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fer_search.atomic import replacing
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
+from fer_search.long_trainings import LOGITS
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
@@ -30,8 +30,6 @@ from fer_search.training.measurement import Logits, measure_training
 from fer_search.training.run import WEIGHTS, load_model, read_choice, train_to_end
 from fer_search.training.step import precision_of
 from fer_search.training.trainer import Trainer, choose_device
-
-LOGITS = "logits.npz"
 
 
 def run_training(
@@ -133,18 +131,6 @@ def _write_logits(directory: Path, logits: dict[str, Logits]) -> None:
     arrays = {f"{split}/{views}": values for split, by_views in logits.items() for views, values in by_views.items()}
     with replacing(directory / LOGITS) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes a name for its option
-
-
-def read_logits(directory: Path, split: str, views: str) -> NDArray[np.float32] | None:
-    """Return the logits (N, 7) of a finished training for `validation` or `public`, in the order of that split's faces.
-
-    None where an older version, which did not keep them, has trained.
-    """
-    if not (directory / LOGITS).exists():
-        return None
-    with np.load(directory / LOGITS, allow_pickle=False) as arrays:
-        found: NDArray[np.float32] = arrays[f"{split}/{views}"]
-    return found
 
 
 def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:

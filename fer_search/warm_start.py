@@ -9,7 +9,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.runs import SETTINGS
 from fer_search.searches import Plan
-from fer_search.spaces import SPLIT_FIELDS
+from fer_search.space_tables import SPLIT_FIELDS
 from fer_search.tradeoffs import measure_of
 from fer_search.tuning.cost_model import cost_of
 from fer_search.tuning.past_trials import past_trials

@@ -19,12 +19,10 @@ from fer_search.assessment import assess
 from fer_search.bundle import FILES, export_bundle
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
 from fer_search.packings import PackingPlan
 from fer_search.packings import measure as measure_packing
-from fer_search.races import RACE, RaceResult, missing_entrants, run_race
+from fer_search.races import RaceResult, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
@@ -34,26 +32,22 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, SETTINGS, is_taken, read_json, read_settings, run_directory
-from fer_search.search_result import SearchResult
+from fer_search.runs import LEDGER, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory
+from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
-from fer_search.spaces import check_space
+from fer_search.standings import RACE, missing_entrants
 from fer_search.tracking import Tracker, local_store
 from fer_search.tracking_state import DESCRIPTION
 from fer_search.tracking_uri import check_uri
 from fer_search.tracking_writer import send_all
 from fer_search.trainings import run_training
 from fer_search.tuning.connection import Resources
-from fer_search.tuning.limit import Budget
-from fer_search.tuning.run import NO_LIMIT
+from fer_search.tuning.limit import NO_LIMIT, Budget
 from fer_search.tuning.select import select_trial
 from fer_search.warm_start import take_over
 
 logger = logging.getLogger(__name__)
-
-RUNS = Path("runs")
-REPORT = "report"  # in the directory of a search
 
 
 def search(
@@ -166,34 +160,6 @@ def resume(
     recipe = Recipe.build(space.complete(space.first_point))
     run_search(result.directory, settings, space, split_for(faces, recipe), budget=budget, follow=follow)
     return read_search(name, runs=runs)
-
-
-def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
-    """Read a running, interrupted or finished search from its directory."""
-    directory = run_directory(runs, name)
-    settings = read_settings(directory, kind="search")
-    space = check_space(settings["space"], source=Path(settings["space_file"]))
-    rule = "must be {!r}, which it was by default when the search began: another version of fer_search goes on with it"
-    stored = settings["parameters"]
-    if changed := [key for key in stored.keys() | space.parameters if stored.get(key) != space.parameters.get(key)]:
-        found = [(key, rule.format(stored.get(key)), space.parameters.get(key)) for key in sorted(changed)]
-        raise InvalidInput([problem(directory / SETTINGS, *each) for each in found])
-    return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
-
-
-def report(name: str, *, output: Path | None = None, runs: Path = RUNS) -> Path:
-    """Write the report of a search, running or not, to the directory `output` and return the page's path.
-
-    By default it is `<runs>/<name>/report`, and MLflow gets it too, with the search's run. What has not been done yet,
-    a race or the winner's training, is said to be missing.
-    """
-    from fer_search.html_report.page import write_report  # matplotlib, which nothing else needs
-
-    result = read_search(name, runs=runs)
-    page = write_report(result, output or result.directory / REPORT)
-    if output is None:
-        Tracker(result.settings["tracking_uri"]).log_report(result.settings["search_id"], "search", page.parent)
-    return page
 
 
 def train(

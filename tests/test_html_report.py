@@ -15,13 +15,13 @@ from fer_search.data.faces import EMOTIONS
 from fer_search.data.fer2013 import load_faces
 from fer_search.html_report import training_plots
 from fer_search.html_report.page import Section, report_sections
+from fer_search.html_report.report import report
 from fer_search.journal import FILE_NAME, Journal
-from fer_search.long_trainings import read_retraining
+from fer_search.long_trainings import read_logits, read_retraining
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
 from fer_search.tracking import Tracker, local_store
 from fer_search.training.metrics import evaluate
-from fer_search.trainings import read_logits
 from fer_search.tuning.connection import Resources
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,7 +79,7 @@ def runs(tmp_path_factory):
     (runs / "space.toml").write_text(SPACE)
     workflow.search(runs / "space.toml", name="s", resources=Resources(cpus=1), runs=runs)
     workflow.retrain("s", overrides={"epochs": 1}, runs=runs)
-    workflow.report("s", runs=runs)
+    report("s", runs=runs)
     return runs
 
 
@@ -130,7 +130,7 @@ def test_mlflow_has_it_with_the_searchs_run(runs):
 
 def test_a_search_says_what_it_lacks_and_which_command_does_it(runs, tmp_path):
     shutil.copytree(runs / "s", tmp_path / "s", ignore=shutil.ignore_patterns("retrain", "report"))
-    text = Page(workflow.report("s", output=tmp_path / "out", runs=tmp_path)).text
+    text = Page(report("s", output=tmp_path / "out", runs=tmp_path)).text
     assert "fer-search race s" in text
     assert "fer-search retrain s" in text
     (tmp_path / "s" / FILE_NAME).unlink()

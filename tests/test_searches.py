@@ -11,10 +11,11 @@ from rich.console import Console
 from fer_search import packings, workflow
 from fer_search.errors import InvalidInput
 from fer_search.report_stages import packing_table
-from fer_search.searches import DiskNeed, expected_trials, prepare, preview
+from fer_search.searches import DiskNeed, prepare, preview
 from fer_search.training.checkpoint import checkpoint_bytes
 from fer_search.training.trainer import Trainer
 from fer_search.tuning.connection import Resources
+from fer_search.tuning.expectation import expected_trials
 
 SMOKE = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
 

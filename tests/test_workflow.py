@@ -25,6 +25,7 @@ from fer_search.checkpoints import CHECKPOINTS
 from fer_search.data.splits import read_ledger
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
+from fer_search.html_report.report import report
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal, reproducible
 from fer_search.predict import Predictor
@@ -292,7 +293,7 @@ def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
         assert len({training.parameters["seed"] for training in own} - {Recipe().seed}) == 3
     assert workflow.read_search("demo", runs=runs).winner().number == standings[0].trial
     assert workflow.race("demo", top=1, max_seeds=3, runs=runs) == result
-    page = workflow.report("demo", runs=runs).read_text()
+    page = report("demo", runs=runs).read_text()
     in_race = [standing for standing in standings if standing.in_race]
     assert ("the winner is trial" in page, "a tie between the trials" in page) == (len(in_race) == 1, len(in_race) > 1)
     assert f"{standings[0].mean:.1%}" in page

@@ -1,68 +1,24 @@
 """The page of a search: its sections, from what is on disk."""
 
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table as TerminalTable
-from rich.text import Text
 
 from fer_search.atomic import replacing
-from fer_search.data.audit import audit
-from fer_search.data.faces import Faces
-from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
-from fer_search.html_report import search_plots, training_plots
-from fer_search.html_report.augmentation import augmentation
-from fer_search.html_report.drawing import Plot
-from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
-from fer_search.recipe import Recipe
-from fer_search.record import check_fingerprint, split_for
-from fer_search.report import audit_tables, leaderboard_rows, short_value, target_line, training_table
+from fer_search.html_report import search_plots
+from fer_search.html_report.content import Section, Table, from_terminal
+from fer_search.long_trainings import best_of_seeds, read_retraining, retrain_directory
+from fer_search.report import leaderboard_rows, short_value
 from fer_search.report_stages import race_table
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
-from fer_search.training.metrics import summary
-from fer_search.trainings import read_logits
 
 PAGE = "report.html"
 NUM_ROWS = 20
 NUM_CONTOURS = 2  # parameters of a contour plot
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under headings; a cell is text, and `strong` ones, by row and column, stand out."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    strong: set[tuple[int, int]] = field(default_factory=set)
-    caption: str = ""
-
-
-def from_terminal(table: TerminalTable) -> Table:
-    """Return a terminal's table for the page, without its colours."""
-    cells = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
-    headings = [str(column.header) if table.show_header else "" for column in table.columns]
-    caption = Text.from_markup(str(table.caption or "")).plain
-    return Table(headings, [list(row) for row in zip(*cells, strict=True)], caption=caption)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page; `text` says in a paragraph what is to be read from it, or why there is nothing."""
-
-    title: str
-    text: str = ""
-    tables: list[Table] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-
-    @property
-    def anchor(self) -> str:
-        """What a link to it says."""
-        return self.title.lower().replace(" ", "-")
 
 
 def write_report(result: SearchResult, directory: Path) -> Path:
@@ -185,48 +141,9 @@ def _winner(result: SearchResult) -> list[Section]:
     found = read_retraining(retrain_directory(result.directory, None))
     if not found:
         return [Section("Winner", f"It is not trained to the end yet: fer-search retrain {result.name}")]
-    best = best_of_seeds(found)
-    views, public, label = (
-        best.result["prediction"]["views"],
-        best.result["metrics"]["public"],
-        best.result["data"]["public_label"],
-    )
-    text = f"{label}: {summary(public[views])}."
-    if target := target_line(public[views], label=label):
-        text += f" {target}."
-    plots = [training_plots.confusion(public[views], split=label), training_plots.recall(public, split=label)]
-    winner = Section("Winner", text, [from_terminal(training_table(best.result, title=""))], plots)
-    return [winner, *_images(result, best)]
+    from fer_search.html_report.winner import winner_sections  # torch and scikit-learn, which nothing else here needs
 
-
-def _images(result: SearchResult, best: LongTraining) -> list[Section]:
-    """Return the sections that need the images, which may have been moved since."""
-    try:
-        faces = load_faces(result.settings["data"]["source"])
-        check_fingerprint(faces, result.settings)
-    except InvalidInput as error:
-        return [Section("Faces", f"Not shown: {error}")]
-    recipe = Recipe.build(best.result["recipe"])
-    splits = split_for(faces, recipe)
-    first = Recipe.build(result.space.complete(result.space.first_point))
-    return [
-        _faces(best, splits.validation),
-        Section("Augmentation", plots=[augmentation(splits.fit, first, recipe)]),
-        Section("Data", tables=[from_terminal(table) for table in audit_tables(audit(faces), title="")]),
-    ]
-
-
-def _faces(best: LongTraining, validation: Faces) -> Section:
-    views = best.result["prediction"]["views"]
-    logits = read_logits(best.directory, "validation", views)
-    if logits is None or len(logits) != len(validation):
-        return Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")
-    temperature, split = best.result["prediction"]["temperature"][views], "search-validation"
-    plots = [training_plots.calibration(logits, validation.labels, temperature, split=split)]
-    for name, right in (("mistakes", False), ("best_examples", True)):
-        plots.append(training_plots.told_faces(name, validation, logits, temperature, right=right, split=split))
-    text = "Temperature and faces are of search-validation, which PublicTest has no part in."
-    return Section("Faces", text, plots=plots)
+    return winner_sections(result, best_of_seeds(found))
 
 
 def _how(result: SearchResult) -> Section:

@@ -1,7 +1,7 @@
 """The plots of a search's trials."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -9,7 +9,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from scipy.stats import rankdata
 
 from fer_search.html_report.drawing import (
     BLUE,
@@ -24,9 +23,11 @@ from fer_search.html_report.drawing import (
 )
 from fer_search.journal import TrialRecord
 from fer_search.search_result import SearchResult
-from fer_search.tuning.importance import Importances
 from fer_search.tuning.race import Standing
 from fer_search.tuning.space import Space
+
+if TYPE_CHECKING:
+    from fer_search.tuning.importance import Importances
 
 SLICES_A_ROW = 3
 GRID = 100  # points of a side of the contour plot
@@ -96,7 +97,7 @@ def parallel_coordinates(result: SearchResult) -> Plot:
     )
 
 
-def importances(found: Importances) -> Plot:
+def importances(found: "Importances") -> Plot:
     """Draw how much the ranks hang on each parameter, with the 95 % intervals."""
     parameters = found.parameters[::-1]
     with drawn(8.0, 1.0 + 0.3 * len(parameters)) as (figure, axes):
@@ -257,6 +258,8 @@ def _positions(
 
 def _ranks_within_level(trials: Sequence[TrialRecord], space: Space) -> NDArray[np.float64]:
     """Return each trial's rank among those that had as many epochs, from 0 to 1, the best."""
+    from scipy.stats import rankdata
+
     values = np.array([trial.last(space.metric) or 0.0 for trial in trials])
     reached = np.array([len(trial.epochs) for trial in trials])
     ranks = np.ones(len(trials))

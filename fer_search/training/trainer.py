@@ -32,8 +32,6 @@ from fer_search.training.step import TrainingStep
 from fer_search.training.usage import Usage, begin_training
 
 CHECKPOINT_FORMAT = 3
-COMPARABLE_METRICS = ("val_accuracy", "val_accuracy_ema", "val_macro_f1")
-"""What an epoch reports that is better when it is larger."""
 MICRO_BATCH_SIZE = "micro_batch_size"
 """The metric that says how many images a forward pass had, where memory was short of the recipe's batch size."""
 

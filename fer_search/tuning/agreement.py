@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 MIN_RANKED = 3
 MIN_FOR_INTERVAL = 5
@@ -37,7 +36,9 @@ def rank_agreement(first: Sequence[float], second: Sequence[float]) -> Agreement
     num = len(first)
     if num < MIN_RANKED:
         return None
-    found = stats.kendalltau(first, second)
+    from scipy.stats import kendalltau
+
+    found = kendalltau(first, second)
     tau, p_value = float(found.statistic), float(found.pvalue)
     if np.isnan(tau):
         return Agreement(num, None, None, None)

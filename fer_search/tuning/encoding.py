@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from scipy import stats
 
 from fer_search.tuning.gaussian_process import Array
 from fer_search.tuning.space import Prior
@@ -53,13 +52,15 @@ class Encoding:
 
         Each number is taken as a quantile, so that points which cover the cube evenly still do so after it.
         """
+        from scipy.stats import truncnorm  # a second to load, which reading a space need not take
+
         points = uniform.copy()
         for column, (name, distribution) in enumerate(self.space.items()):
             prior = priors.get(name)
             if isinstance(prior, Prior):
                 mean, deviation = prior.mean, prior.deviation
                 ends = -mean / deviation, (1 - mean) / deviation
-                points[:, column] = stats.truncnorm.ppf(uniform[:, column], *ends, loc=mean, scale=deviation)
+                points[:, column] = truncnorm.ppf(uniform[:, column], *ends, loc=mean, scale=deviation)
             elif prior is not None:
                 assert isinstance(distribution, CategoricalDistribution)
                 chosen = np.searchsorted(np.cumsum(prior)[:-1], uniform[:, column], side="right")

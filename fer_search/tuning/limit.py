@@ -38,6 +38,9 @@ class Budget:
             raise InvalidInput(problems)
 
 
+NO_LIMIT = Budget()
+
+
 class Limit:
     """Watches what a search may spend from now on, by a clock that nobody sets and by its journal, and whether it is
     to stop: after the epochs that run (`stopping`, for a `reason`), or at once (`halted`, by a `fault` of the storage).

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import Journal, TrialRecord
@@ -56,6 +55,8 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
 
     It is rough, and rather too narrow, for three seeds; None below three, or where all are equal.
     """
+    from scipy import stats  # a second to load, which a search without a race need not take
+
     if len(scores) < 3 or np.ptp(scores) == 0:
         return None
     found = stats.bootstrap((np.asarray(scores),), np.mean, method="BCa", rng=np.random.default_rng(0))
@@ -191,6 +192,8 @@ def standings(scores: Mapping[int, Sequence[float]], *, failed: set[int]) -> lis
     that played the most rounds (a randomized block design; Fisher's least significant difference). `p_value` is
     one-sided, for "no worse than the leader"; nobody is significantly worse where the noise cannot be told.
     """
+    from scipy.stats import t as student
+
     sound = {entrant: np.asarray(values) for entrant, values in scores.items() if entrant not in failed and len(values)}
     if not sound:
         return [
@@ -206,7 +209,7 @@ def standings(scores: Mapping[int, Sequence[float]], *, failed: set[int]) -> lis
         p_value = 1.0
         if entrant != leader and degrees > 0 and behind > 0:
             error = deviation * np.sqrt(2 / len(values))
-            p_value = float(stats.t.sf(behind / error, degrees)) if error > 0 else 0.0
+            p_value = float(student.sf(behind / error, degrees)) if error > 0 else 0.0
         found.append(Standing(entrant, tuple(map(float, values)), behind, p_value, failed=False))
     found.sort(key=lambda standing: (-len(standing.scores), standing.behind, standing.trial))
     return found + [

@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from fer_search.checkpoints import CHECKPOINTS
 from fer_search.tuning.connection import Resources, check_resources, connected
 from fer_search.tuning.faults import FailureCallback, Watchdog
-from fer_search.tuning.limit import Budget, Limit
+from fer_search.tuning.limit import NO_LIMIT, Budget, Limit
 from fer_search.tuning.objective import Objective, ObjectiveTrainable
 from fer_search.tuning.places import Places
 from fer_search.tuning.retention import Retention
@@ -19,8 +19,6 @@ from fer_search.tuning.scheduler import StateScheduler
 from fer_search.tuning.searcher import StateSearcher
 from fer_search.tuning.stopping import Stopping, stopped_by_signals
 from fer_search.tuning.trial_state import TrialState
-
-NO_LIMIT = Budget()
 
 logger = logging.getLogger(__name__)
 

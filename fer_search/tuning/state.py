@@ -12,6 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from fer_search.journal import Journal, TrialRecord
 from fer_search.tuning.cost_model import Measure, cost_of
+from fer_search.tuning.expectation import NUM_FINALISTS
 from fer_search.tuning.observations import DIVERGED
 from fer_search.tuning.pareto_rungs import ParetoRungs
 from fer_search.tuning.rungs import Rungs
@@ -23,8 +24,6 @@ from fer_search.tuning.tpe import tpe_point
 Verdict = Callable[[TrialRecord], str | None]
 """Why a trial should end at once after its last epoch, whatever the others do, or None."""
 
-NUM_FINALISTS = 3
-"""How many trials reach the horizon at least, so that there is something to compare."""
 NUM_KEPT_FINALISTS = 5
 """How many of the best trials at the horizon keep their last checkpoint, so that their weights can be used."""
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -171,7 +172,7 @@ class SearchScreen:
             table.add_row(f"trial {trial.number}", str(len(curve)), value, sparkline(curve, width=CURVE_WIDTH))
         return [table]
 
-    @property
+    @cached_property
     def _levels(self) -> tuple[int, ...]:
         return (*self._space.rungs, self._space.horizon)
 

@@ -1,5 +1,6 @@
 """The figures of logits: accuracy with its interval, F1, precision, recall, calibration. Loads no torch."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 from fer_search.data.faces import EMOTIONS
 from fer_search.training.calibration import calibration_error, log_probabilities, negative_log_likelihood
+
+NORMAL_QUANTILE = 1.959963984540054  # of 0.975
 
 
 def evaluate(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, temperature: float) -> dict[str, Any]:
@@ -42,11 +45,15 @@ def evaluate(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, te
 
 
 def accuracy_interval(num_correct: int, num_images: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of an accuracy."""
-    from scipy.stats import binomtest
+    """Return Wilson's 95 % interval of an accuracy (1927, https://doi.org/10.1080/01621459.1927.10502953).
 
-    interval = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    scipy's is the same, and takes milliseconds, of which a leaderboard of 1,000 trials would take seconds.
+    """
+    squared = NORMAL_QUANTILE**2
+    middle = (num_correct + squared / 2) / (num_images + squared)
+    spread = math.sqrt(num_correct * (num_images - num_correct) / num_images + squared / 4)
+    half = NORMAL_QUANTILE * spread / (num_images + squared)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def summary(figures: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from fer_search.errors import InvalidInput, problem
 from fer_search.network import why_unreachable
 
+logger = logging.getLogger(__name__)
+
 AUTOSCALER_SECONDS = 60.0
 AUTOSCALER_ROUNDS = 2
 """Rounds of Ray's autoscaler, after which what it says takes a new demand into account."""
@@ -175,6 +177,8 @@ def connected(address: str | None) -> Iterator[None]:
         raise InvalidInput(problem("command line", "address", rule, address)) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has taken it
+    if address is None:
+        logger.info("Ray's own logs are in %s", global_worker.node.get_logs_dir_path())
     try:
         yield
     finally:

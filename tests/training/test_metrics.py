@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from fer_search.data.faces import EMOTIONS
@@ -53,6 +54,12 @@ def test_the_interval_is_wilsons_by_the_textbook_formula():
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert accuracy_interval(2620, 3589) == pytest.approx((centre - half, centre + half))
+
+
+@pytest.mark.parametrize(("num_correct", "num_images"), [(0, 10), (10, 10), (1, 1), (3, 7), (2620, 3589)])
+def test_the_interval_is_scipys_also_where_all_or_nothing_is_right(num_correct, num_images):
+    expected = binomtest(num_correct, num_images).proportion_ci(0.95, method="wilson")
+    assert accuracy_interval(num_correct, num_images) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_predicted_no_precision(outcome):

@@ -1,6 +1,6 @@
 """Bundles measured on a split of a data set: one alone, or two on the same images with a paired test."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
 from fer_search.predict import MANIFEST, PredictionEntry, read_manifest
 from fer_search.recipe import Recipe, read_toml
-from fer_search.record import split_for
+from fer_search.record import form_of, split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
 from fer_search.training.run import load_model
@@ -32,7 +32,7 @@ class Bundle:
 
     def logits(self, faces: Faces) -> Logits:
         """Return the network's logits of faces for every view set."""
-        network = load_model(self.recipe, self.directory / FILES["weights"])
+        network = load_model(self.recipe, self.directory / FILES["weights"], form_of(self.data))
         return split_logits(network.to(choose_device()), faces)
 
     def record(self, fingerprint: str) -> dict[str, Any]:
@@ -68,13 +68,17 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
     its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both.
 
     Raises:
-        InvalidInput: for a damaged bundle, or another one that may have trained on the images of the split.
+        InvalidInput: for a damaged bundle, for images that it is not for, or another one that may have trained
+            on the images of the split.
     """
     if split not in SPLITS:
         raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
     first = read_bundle(directory)
     other = None if against is None else read_bundle(against)
     faces = load_faces(data or first.data["source"])
+    for bundle in (first, other):
+        if bundle is not None:
+            _check_form(bundle, faces, source=data or first.data["source"])
     if other:
         _check_unseen(first, other, split=split, faces=faces)
     chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
@@ -84,13 +88,16 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
         "split": split,
         "label": label,
         **first.record(fingerprint),
-        **figures_of(logits, chosen.labels, first.choice),
+        **figures_of(logits, chosen.labels, chosen.classes, first.choice),
     }
     if other:
         other_logits = other.logits(chosen)
-        result["against"] = {**other.record(fingerprint), **figures_of(other_logits, chosen.labels, other.choice)}
+        result["against"] = {
+            **other.record(fingerprint),
+            **figures_of(other_logits, chosen.labels, chosen.classes, other.choice),
+        }
         ours, theirs = logits[first.choice.views].argmax(1), other_logits[other.choice.views].argmax(1)
-        result["paired"] = compare(ours, theirs, chosen.labels)
+        result["paired"] = compare(ours, theirs, chosen.labels, num_classes=len(chosen.classes))
     return result
 
 
@@ -110,6 +117,14 @@ def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, le
     if not splits.public_unique.any():
         raise InvalidInput(problem("data", split, "must have an image that Training has no copy of", "none"))
     return splits.public.take(splits.public_unique), f"{splits.label}, without copies"
+
+
+def _check_form(bundle: Bundle, faces: Faces, *, source: str) -> None:
+    """Raise InvalidInput for faces of other classes, or of another size or colour, than the bundle's network is for."""
+    wanted, there = asdict(form_of(bundle.data)), asdict(faces.form)
+    rule = f"must be {{!r}}, as {bundle.directory} takes them"
+    if different := [key for key in wanted if wanted[key] != there[key]]:
+        raise InvalidInput([problem(source, key, rule.format(wanted[key]), there[key]) for key in different])
 
 
 def _check_unseen(first: Bundle, other: Bundle, *, split: str, faces: Faces) -> None:

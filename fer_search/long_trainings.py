@@ -15,6 +15,8 @@ import numpy as np
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
+from fer_search.recipe import absent_class_fields
+from fer_search.record import form_of
 from fer_search.runs import RESULT, SETTINGS, read_json
 from fer_search.tuning.agreement import Agreement, rank_agreement
 from fer_search.tuning.race import Standing, mean_interval
@@ -159,4 +161,6 @@ def _is_faithful(training: LongTraining, trials: Mapping[int, TrialRecord]) -> b
     record = None if training.trial is None else trials.get(training.trial)
     if record is None or record.state != "COMPLETE":
         return False
-    return {key for key in recipe if recipe[key] != record.parameters.get(key)} <= {"epochs", "seed"}
+    without_effect = absent_class_fields(form_of(training.result["data"]).classes)
+    may_differ = {"epochs", "seed", *without_effect}
+    return {key for key in recipe if recipe[key] != record.parameters.get(key)} <= may_differ

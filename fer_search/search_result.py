@@ -8,6 +8,7 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord
 from fer_search.long_trainings import HorizonAgreement, read_agreement
 from fer_search.races import read_standings
+from fer_search.record import form_of
 from fer_search.tradeoffs import Tradeoff, tradeoffs
 from fer_search.tuning.importance import Importances, parameter_importances
 from fer_search.tuning.race import Standing
@@ -56,7 +57,8 @@ class SearchResult:
         The cost that the search looked at is what it recorded; any other is measured now.
         """
         source, recorded = self.directory / JOURNAL, cost == self.space.cost
-        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, recorded=recorded)
+        form = form_of(self.settings["data"])
+        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, form=form, recorded=recorded)
 
     def winner(self) -> TrialRecord:
         """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""

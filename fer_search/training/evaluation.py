@@ -5,30 +5,30 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from fer_search.data.faces import EMOTIONS
-from fer_search.training.views import View, identity
+from fer_search.training.views import View, as_images, identity
 
 EVALUATION_BATCH = 512
 
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, pixels: Tensor, *, view: View = identity) -> Tensor:
-    """Return the float32 logits (N, 7) of a view of uint8 pixels (N, 48, 48) on the model's device; its mode stays."""
+    """Return the float32 logits (N, classes) of a view of uint8 pixels (N, H, W) or (N, H, W, 3) on the model's device;
+    its mode stays.
+    """
     was_training = model.training
     model.eval()
-    logits = torch.cat(
-        [model(view(batch.unsqueeze(1).float() / 255)).float() for batch in torch.split(pixels, EVALUATION_BATCH)]
-    )
+    logits = torch.cat([model(view(as_images(batch) / 255)).float() for batch in torch.split(pixels, EVALUATION_BATCH)])
     model.train(was_training)
     return logits
 
 
 def epoch_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return loss, accuracy and macro-F1 of logits (N, 7) against labels (N,)."""
+    """Return loss, accuracy and macro-F1 of logits (N, classes) against labels (N,)."""
     predicted = logits.argmax(1)
     loss = F.cross_entropy(logits, labels)
+    classes = range(logits.shape[1])
     macro_f1 = f1_score(
-        labels.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(EMOTIONS)), average="macro", zero_division=0.0
+        labels.cpu().numpy(), predicted.cpu().numpy(), labels=classes, average="macro", zero_division=0.0
     )
     return {
         "loss": float(loss),

@@ -69,7 +69,7 @@ def test_the_published_logits_are_those_of_the_packages_own_network():
 def test_a_grey_face_gives_the_maps_of_the_same_face_in_three_equal_colours(name):
     needs_weights(name)
     model = build_model(Recipe().replace({"backbone": name, "pretrained": True, "stem_stride": 2})).eval()
-    load_pretrained(model.backbone, name)
+    load_pretrained(model.backbone, name, 1)
     reference = timm.create_model(name).eval()
     reference.load_state_dict(published_state(name, package_file(PACKAGES[name])))
     images = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -94,4 +94,4 @@ def test_weights_that_cannot_be_had_are_one_clear_error_that_says_what_to_instal
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = build_model(Recipe().replace({"backbone": "tf_efficientnet_lite0"}))
     with pytest.raises(InvalidInput, match=r"pretrained: must be false: .*fer-search\[weights\].*, got True"):
-        load_pretrained(model.backbone, "tf_efficientnet_lite0")
+        load_pretrained(model.backbone, "tf_efficientnet_lite0", 1)

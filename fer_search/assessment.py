@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.bundle import FILES
-from fer_search.data.faces import Faces
+from fer_search.data.faces import Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
-from fer_search.predict import MANIFEST, PredictionEntry, read_manifest
+from fer_search.predict import MANIFEST, PredictionEntry, bundle_form, read_manifest
 from fer_search.recipe import Recipe, read_toml
-from fer_search.record import form_of, split_for
+from fer_search.record import split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
 from fer_search.training.run import load_model
@@ -27,12 +27,13 @@ class Bundle:
 
     directory: Path
     data: dict[str, Any]
+    form: ImageForm
     recipe: Recipe
     choice: ViewChoice
 
     def logits(self, faces: Faces) -> Logits:
         """Return the network's logits of faces for every view set."""
-        network = load_model(self.recipe, self.directory / FILES["weights"], form_of(self.data))
+        network = load_model(self.recipe, self.directory / FILES["weights"], self.form)
         return split_logits(network.to(choose_device()), faces)
 
     def record(self, fingerprint: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def read_bundle(directory: Path) -> Bundle:
     if not all(prediction.views in each for each in (VIEW_SETS, prediction.temperature)):
         rule = f"must be one of {', '.join(VIEW_SETS)}, with a temperature"
         raise InvalidInput(problem(directory / MANIFEST, "prediction.views", rule, prediction.views))
-    return Bundle(directory, manifest["data"], recipe, ViewChoice(**prediction.model_dump()))
+    return Bundle(directory, manifest["data"], bundle_form(manifest), recipe, ViewChoice(**prediction.model_dump()))
 
 
 def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, le
 
 def _check_form(bundle: Bundle, faces: Faces, *, source: str) -> None:
     """Raise InvalidInput for faces of other classes, or of another size or colour, than the bundle's network is for."""
-    wanted, there = asdict(form_of(bundle.data)), asdict(faces.form)
+    wanted, there = asdict(bundle.form), asdict(faces.form)
     rule = f"must be {{!r}}, as {bundle.directory} takes them"
     if different := [key for key in wanted if wanted[key] != there[key]]:
         raise InvalidInput([problem(source, key, rule.format(wanted[key]), there[key]) for key in different])

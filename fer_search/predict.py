@@ -41,7 +41,7 @@ class InputEntry(BaseModel):
 
     height: int = Field(ge=1, le=MOST_SIZE)
     width: int = Field(ge=1, le=MOST_SIZE)
-    channels: Literal[1, 3]
+    channels: Literal[1, 3] = 1
 
     @model_validator(mode="after")
     def _square(self) -> Self:
@@ -82,10 +82,8 @@ class Predictor:
     def __init__(self, bundle: Path) -> None:
         self.manifest = read_manifest(bundle)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        image = self.manifest["input"]
-        self.image_size: int = image["height"]
-        self.channels: int = image["channels"]
-        form = ImageForm(self.classes, self.image_size, self.channels)
+        form = bundle_form(self.manifest)
+        self.image_size, self.channels = form.size, form.channels
         self._session = read_network(bundle / self.manifest["files"]["onnx"]["name"], form)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -167,6 +165,12 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     if problems:
         raise InvalidInput(problems)
     return manifest
+
+
+def bundle_form(manifest: dict[str, Any]) -> ImageForm:
+    """Return the form of the images that a bundle's network takes."""
+    image = InputEntry.model_validate(manifest["input"])
+    return ImageForm(tuple(manifest["classes"]), image.height, image.channels)
 
 
 def sha256_of(path: Path) -> str:

@@ -239,9 +239,9 @@ def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
     table = new_table("")
     table.add_column("image")
     for heading in ("emotion", *rows[0][2]):
-        table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
+        table.add_column(escape(heading), justify="left" if heading == "emotion" else "right", no_wrap=True)
     for path, emotion, probabilities in rows:
-        table.add_row(escape(path.name), emotion, *map(percent, probabilities.values()))
+        table.add_row(escape(path.name), escape(emotion), *map(percent, probabilities.values()))
     return table
 
 

@@ -59,9 +59,9 @@ def run_retraining(
         rule = "must not be given beside --seeds, which takes fresh ones"
         raise InvalidInput(problem("command line", "seed", rule, overrides["seed"]))
     recipe = Recipe.stored(trial.parameters, source=directory.parent / JOURNAL)
-    # What the search's trials had for classes that there are not had no effect, beside any randaugment_probability.
-    absent = absent_class_fields(form_of(settings["data"]).classes) if recipe.randaugment_magnitude else ()
-    common = dict.fromkeys(absent, recipe.randaugment_probability)
+    # What the search's trials had for classes that the data has not was without effect, whatever that of the others.
+    absent = absent_class_fields(form_of(settings["data"]).classes)
+    common = dict.fromkeys(absent, overrides.get("randaugment_probability", recipe.randaugment_probability))
     recipes = [recipe.replace({"seed": seed, **common, **overrides}, source="retrain") for seed in seeds]
     directories = [directory, *(directory / f"seed_{index}" for index in range(1, len(seeds)))]
     tags = {**tags, "trial": str(trial.number)}

@@ -13,7 +13,7 @@ from fer_search.training.augment import augment
 
 def augmentation(faces: Faces, first: Recipe, winner: Recipe) -> Plot:
     """Draw the same faces as they are, and as either recipe shows them to the network, from the same random numbers."""
-    chosen = np.random.default_rng(0).choice(len(faces), FACES_A_ROW, replace=False)
+    chosen = np.random.default_rng(0).choice(len(faces), FACES_A_ROW, replace=len(faces) < FACES_A_ROW)
     pixels, labels = torch.tensor(faces.pixels[chosen]), torch.tensor(faces.labels[chosen])
     rows, titles = [faces.pixels[chosen]], [faces.classes[label] for label in faces.labels[chosen]]
     for recipe, name in ((first, "own settings"), (winner, "winner")):

@@ -202,11 +202,10 @@ def maps_line(summary: "ModelSummary") -> str:
 def audit_tables(found: Audit, *, title: str) -> list[Table]:
     """Return class counts and what the audit found for a terminal."""
     counts = new_table(title, caption=f"fingerprint {found.fingerprint}")
-    columns = {usage: {**by_class, "total": sum(by_class.values())} for usage, by_class in found.counts.items()}
-    names = list(next(iter(columns.values())))
-    by_usage = [[usage, *(f"{each[name]:,}" for name in names)] for usage, each in columns.items()]
-    rows = [["split", *names], *by_usage]
-    if len(names) > MOST_COLUMNS:
+    rows = [["split", *next(iter(found.counts.values())), "total"]]
+    for usage, by_class in found.counts.items():
+        rows.append([usage, *(f"{count:,}" for count in (*by_class.values(), sum(by_class.values())))])
+    if len(rows[0]) > MOST_COLUMNS:
         rows = [list(row) for row in zip(*rows, strict=True)]
     for place, heading in enumerate(rows[0]):
         counts.add_column(escape(heading), justify="right" if place else "left")

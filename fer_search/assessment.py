@@ -1,15 +1,15 @@
 """Bundles measured on a split of a data set: one alone, or two on the same images with a paired test."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fer_search.bundle import FILES
-from fer_search.data.faces import Faces
+from fer_search.data.faces import Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
-from fer_search.predict import MANIFEST, PredictionEntry, read_manifest
+from fer_search.predict import MANIFEST, PredictionEntry, bundle_form, read_manifest
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
@@ -27,12 +27,13 @@ class Bundle:
 
     directory: Path
     data: dict[str, Any]
+    form: ImageForm
     recipe: Recipe
     choice: ViewChoice
 
     def logits(self, faces: Faces) -> Logits:
         """Return the network's logits of faces for every view set."""
-        network = load_model(self.recipe, self.directory / FILES["weights"])
+        network = load_model(self.recipe, self.directory / FILES["weights"], self.form)
         return split_logits(network.to(choose_device()), faces)
 
     def record(self, fingerprint: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def read_bundle(directory: Path) -> Bundle:
     if not all(prediction.views in each for each in (VIEW_SETS, prediction.temperature)):
         rule = f"must be one of {', '.join(VIEW_SETS)}, with a temperature"
         raise InvalidInput(problem(directory / MANIFEST, "prediction.views", rule, prediction.views))
-    return Bundle(directory, manifest["data"], recipe, ViewChoice(**prediction.model_dump()))
+    return Bundle(directory, manifest["data"], bundle_form(manifest), recipe, ViewChoice(**prediction.model_dump()))
 
 
 def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:
@@ -68,13 +69,17 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
     its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both.
 
     Raises:
-        InvalidInput: for a damaged bundle, or another one that may have trained on the images of the split.
+        InvalidInput: for a damaged bundle, for images that it is not for, or another one that may have trained
+            on the images of the split.
     """
     if split not in SPLITS:
         raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
     first = read_bundle(directory)
     other = None if against is None else read_bundle(against)
     faces = load_faces(data or first.data["source"])
+    for bundle in (first, other):
+        if bundle is not None:
+            _check_form(bundle, faces, source=data or first.data["source"])
     if other:
         _check_unseen(first, other, split=split, faces=faces)
     chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
@@ -84,13 +89,16 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
         "split": split,
         "label": label,
         **first.record(fingerprint),
-        **figures_of(logits, chosen.labels, first.choice),
+        **figures_of(logits, chosen.labels, chosen.classes, first.choice),
     }
     if other:
         other_logits = other.logits(chosen)
-        result["against"] = {**other.record(fingerprint), **figures_of(other_logits, chosen.labels, other.choice)}
+        result["against"] = {
+            **other.record(fingerprint),
+            **figures_of(other_logits, chosen.labels, chosen.classes, other.choice),
+        }
         ours, theirs = logits[first.choice.views].argmax(1), other_logits[other.choice.views].argmax(1)
-        result["paired"] = compare(ours, theirs, chosen.labels)
+        result["paired"] = compare(ours, theirs, chosen.labels, num_classes=len(chosen.classes))
     return result
 
 
@@ -110,6 +118,14 @@ def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, le
     if not splits.public_unique.any():
         raise InvalidInput(problem("data", split, "must have an image that Training has no copy of", "none"))
     return splits.public.take(splits.public_unique), f"{splits.label}, without copies"
+
+
+def _check_form(bundle: Bundle, faces: Faces, *, source: str) -> None:
+    """Raise InvalidInput for faces of other classes, or of another size or colour, than the bundle's network is for."""
+    wanted, there = asdict(bundle.form), asdict(faces.form)
+    rule = f"must be {{!r}}, as {bundle.directory} takes them"
+    if different := [key for key in wanted if wanted[key] != there[key]]:
+        raise InvalidInput([problem(source, key, rule.format(wanted[key]), there[key]) for key in different])
 
 
 def _check_unseen(first: Bundle, other: Bundle, *, split: str, faces: Faces) -> None:

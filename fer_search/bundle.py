@@ -15,19 +15,21 @@ import onnx
 import onnxruntime
 import tomli_w
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fer_search.atomic import replacing
-from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
+from fer_search.data.faces import FER2013, IMAGE_SIZE, ImageForm
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput, problem
 from fer_search.predict import MANIFEST, sha256_of
 from fer_search.recipe import Recipe
+from fer_search.record import form_of
 from fer_search.runs import RESULT, read_json, write_json
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.measurement import ViewChoice
 from fer_search.training.run import WEIGHTS, load_model
-from fer_search.training.views import PredictionNet
+from fer_search.training.views import PredictionNet, as_images
 
 FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}
 PARITY_TOLERANCE = 1e-3
@@ -51,12 +53,13 @@ def export_bundle(training: Path, bundle: Path, *, selection: dict[str, Any] | N
         write_recipe(recipe, temporary / FILES["recipe"])
         shutil.copyfile(training / WEIGHTS, temporary / FILES["weights"])
         choice = ViewChoice(**result["prediction"])
-        network = choice.prediction_net(load_model(recipe, temporary / FILES["weights"])).eval()
-        write_onnx(network, temporary / FILES["onnx"])
-        difference = parity(network, temporary / FILES["onnx"])
+        form = form_of(result["data"])
+        network = choice.prediction_net(load_model(recipe, temporary / FILES["weights"], form)).eval()
+        write_onnx(network, temporary / FILES["onnx"], form)
+        difference = parity(network, temporary / FILES["onnx"], form)
         if difference > PARITY_TOLERANCE:
             raise RuntimeError(f"ONNX Runtime's logits differ from torch's by {difference:.2g}")
-        manifest = _manifest(temporary, result, recipe, network, difference)
+        manifest = _manifest(temporary, result, recipe, form, network, difference)
         manifest["selection"] = selection
         write_json(temporary / MANIFEST, manifest)
     return manifest
@@ -68,9 +71,11 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         temporary.write_text(tomli_w.dumps(recipe.model_dump()), encoding="utf-8")
 
 
-def write_onnx(model: nn.Module, path: Path) -> None:
-    """Write `images` (N, 1, 48, 48) in [0, 1] to `logits` (N, 7), for any N, as one checked ONNX file."""
-    example = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+def write_onnx(model: nn.Module, path: Path, form: ImageForm = FER2013) -> None:
+    """Write `images` (N, channels, size, size) in [0, 1] to `logits` (N, classes), for any N, as one checked ONNX
+    file.
+    """
+    example = torch.rand(2, form.channels, form.size, form.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -87,29 +92,37 @@ def write_onnx(model: nn.Module, path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def parity(model: nn.Module, onnx_file: Path) -> float:
+def parity(model: nn.Module, onnx_file: Path, form: ImageForm = FER2013) -> float:
     """Return the largest difference between torch's and ONNX Runtime's logits over 64 faces and 1 face."""
-    pixels = synthesize(64, seed=1).pixels
+    pixels = _example_faces(form)
     session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     expected = predict_logits(model, torch.tensor(pixels)).numpy()
-    images = pixels[:, None].astype(np.float32) / 255
+    images = as_images(torch.tensor(pixels)).numpy() / 255
     together = session.run(["logits"], {"images": images})[0]
     alone = session.run(["logits"], {"images": images[:1]})[0]
     return float(max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()))
 
 
+def _example_faces(form: ImageForm) -> NDArray[np.uint8]:
+    """Return 64 synthetic faces of this form; a colour image has another one in each channel."""
+    nearest = np.arange(form.size) * IMAGE_SIZE // form.size
+    grey = synthesize(64, seed=1).pixels[:, nearest][:, :, nearest]
+    return grey if form.channels == 1 else np.stack([np.roll(grey, shift, axis=0) for shift in range(3)], axis=-1)
+
+
 def _manifest(
-    bundle: Path, result: dict[str, Any], recipe: Recipe, network: PredictionNet, difference: float
+    bundle: Path, result: dict[str, Any], recipe: Recipe, form: ImageForm, network: PredictionNet, difference: float
 ) -> dict[str, Any]:
+    colour = "grey" if form.channels == 1 else "RGB"
     return {
-        "classes": list(EMOTIONS),
+        "classes": list(form.classes),
         "input": {
             "name": "images",
-            "channels": 1,
-            "height": IMAGE_SIZE,
-            "width": IMAGE_SIZE,
+            "channels": form.channels,
+            "height": form.size,
+            "width": form.size,
             "range": [0.0, 1.0],
-            "preprocessing": "grey, cut square around the centre, resized bilinearly, divided by 255",
+            "preprocessing": f"{colour}, cut square around the centre, resized bilinearly, divided by 255",
         },
         "output": {
             "name": "logits",

@@ -110,7 +110,7 @@ def calibrate(
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=None)
     space = plan.space
     schedules = {ONECYCLE: space, ANNEALED: _annealed(space, source=space_file)}
-    check_corners(schedules[ANNEALED], num_images=len(plan.splits.fit), source=space_file)
+    check_corners(schedules[ANNEALED], plan.faces.form, num_images=len(plan.splits.fit), source=space_file)
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
     resources = resources or default_resources()

@@ -1,4 +1,4 @@
-"""Which trials have learned nothing: they name the most frequent emotion, whatever they see."""
+"""Which trials have learned nothing: they name the most frequent class, whatever they see."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_search.data.faces import EMOTIONS
 from fer_search.journal import TrialRecord
 from fer_search.training.metrics import accuracy_interval
 
@@ -16,19 +15,19 @@ ACCURACIES = ("val_accuracy", "val_accuracy_ema")
 
 @dataclass(frozen=True)
 class ChanceLevel:
-    """The largest accuracy and macro-F1 that always naming one emotion can have, on faces as those of the trials."""
+    """The largest accuracy and macro-F1 that always naming one class can have, on faces as those of the trials."""
 
     accuracy: float
     macro_f1: float
 
     @classmethod
-    def of(cls, labels: NDArray[np.integer]) -> "ChanceLevel":
+    def of(cls, labels: NDArray[np.integer], num_classes: int) -> "ChanceLevel":
         """Return the level where the most frequent label's share is at the upper end of its 95 % interval.
 
-        Of one emotion, the F1 is then 2 share / (1 + share), of the others 0.
+        Of one class, the F1 is then 2 share / (1 + share), of the others 0.
         """
         share = accuracy_interval(int(np.bincount(labels).max()), len(labels))[1]
-        return cls(share, 2 * share / (1 + share) / len(EMOTIONS))
+        return cls(share, 2 * share / (1 + share) / num_classes)
 
     def verdict(self, trial: TrialRecord) -> str | None:
         """Return why a trial should end at once, or None.
@@ -44,4 +43,4 @@ class ChanceLevel:
         reached = max(last[name] for name in ACCURACIES if name in last)
         if reached > self.accuracy or last["val_macro_f1"] > self.macro_f1:
             return None
-        return f"names one emotion only after the learning rate's peak: accuracy {reached:.1%}"
+        return f"names one class only after the learning rate's peak: accuracy {reached:.1%}"

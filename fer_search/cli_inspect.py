@@ -63,14 +63,24 @@ def data_synth(
 
 
 @model_app.command("summary")
-def model_summary(overrides: Overrides = None, recipe_file: RecipeOption = None, as_json: JsonOption = False) -> None:
+def model_summary(
+    overrides: Overrides = None,
+    recipe_file: RecipeOption = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="The data whose images it is for; default: of FER2013's form.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Print the parts of a recipe's network with their parameters and FLOPs.
 
     Example: `fer-search model summary backbone=efficientnet_b0 self_attention_heads=4`
     """
+    from fer_search.data.faces import FER2013
+    from fer_search.data.fer2013 import load_faces
     from fer_search.training.model_summary import summarize
 
-    summary = summarize(read_recipe(recipe_file, overrides))
+    form = FER2013 if data is None else load_faces(data).form
+    summary = summarize(read_recipe(recipe_file, overrides), form)
     if as_json:
         print_json({**asdict(summary), "total": asdict(summary.total)})
         return

@@ -12,7 +12,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/.",
+        help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/; or "
+        "own data, a folder of images for each class.",
     ),
 ]
 CpusOption = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")]

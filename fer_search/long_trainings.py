@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
+from fer_search.recipe import absent_class_fields
+from fer_search.record import form_of
 from fer_search.runs import RESULT, SETTINGS, read_json
 from fer_search.tuning.agreement import Agreement, rank_agreement
 from fer_search.tuning.race import Standing, mean_interval
@@ -161,11 +163,13 @@ def _is_faithful(training: LongTraining, trials: Mapping[int, TrialRecord]) -> b
     record = None if training.trial is None else trials.get(training.trial)
     if record is None or record.state != "COMPLETE":
         return False
-    return {key for key in recipe if recipe[key] != record.parameters.get(key)} <= {"epochs", "seed"}
+    without_effect = absent_class_fields(form_of(training.result["data"]).classes)
+    may_differ = {"epochs", "seed", *without_effect}
+    return {key for key in recipe if recipe[key] != record.parameters.get(key)} <= may_differ
 
 
 def read_logits(directory: Path, split: str, views: str) -> NDArray[np.float32] | None:
-    """Return the logits (N, 7) of a finished training for `validation` or `public`, in the order of that split's faces.
+    """Return the logits (N, classes) of a finished training for `validation` or `public`, in the order of its faces.
 
     None where an older version, which did not keep them, has trained.
     """

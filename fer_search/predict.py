@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnx
@@ -11,8 +11,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 from PIL import Image, ImageOps
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from fer_search.data.faces import MOST_SIZE, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import (
     MOST_IMAGE_BYTES,
@@ -25,7 +26,6 @@ from fer_search.runs import read_json
 
 MANIFEST = "manifest.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-IMAGE_SIZE = 48
 BATCH = 64  # faces; an exported network may look at each in five views
 
 
@@ -39,8 +39,15 @@ class FileEntry(BaseModel):
 class InputEntry(BaseModel):
     """What the network takes."""
 
-    height: Literal[48]
-    width: Literal[48]
+    height: int = Field(ge=1, le=MOST_SIZE)
+    width: int = Field(ge=1, le=MOST_SIZE)
+    channels: Literal[1, 3] = 1
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        if self.height != self.width:
+            raise ValueError(f"height and width must be equal, got {self.height} and {self.width}")
+        return self
 
 
 class DataEntry(BaseModel):
@@ -75,12 +82,14 @@ class Predictor:
     def __init__(self, bundle: Path) -> None:
         self.manifest = read_manifest(bundle)
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self.image_size: int = self.manifest["input"]["height"]
-        self._session = read_network(bundle / self.manifest["files"]["onnx"]["name"], len(self.classes))
+        form = bundle_form(self.manifest)
+        self.image_size, self.channels = form.size, form.channels
+        self._session = read_network(bundle / self.manifest["files"]["onnx"]["name"], form)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probabilities (N, classes) of grey faces (N, 48, 48)."""
-        images = pixels[:, None].astype(np.float32) / 255
+        """Return the probabilities (N, classes) of faces, (N, size, size) grey or (N, size, size, 3) in colour."""
+        channels_first = pixels[:, None] if self.channels == 1 else np.moveaxis(pixels, -1, 1)
+        images = channels_first.astype(np.float32, order="C") / 255
         batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
         logits = np.concatenate([self._session.run(["logits"], {"images": batch})[0] for batch in batches])
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
@@ -88,7 +97,7 @@ class Predictor:
         return probabilities
 
 
-def read_network(path: Path, num_classes: int) -> onnxruntime.InferenceSession:
+def read_network(path: Path, form: ImageForm) -> onnxruntime.InferenceSession:
     """Load an ONNX file that takes `images` and gives `logits`; raises InvalidInput for any other.
 
     What could read other files or never end is refused: tensors that are stored elsewhere, and control flow.
@@ -99,11 +108,12 @@ def read_network(path: Path, num_classes: int) -> onnxruntime.InferenceSession:
         if not _is_plain(model):
             raise ValueError("tensors that are stored elsewhere, or control flow")
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        logits = session.run(["logits"], {"images": np.zeros((1, 1, IMAGE_SIZE, IMAGE_SIZE), np.float32)})[0]
+        blank = np.zeros((1, form.channels, form.size, form.size), np.float32)
+        logits = session.run(["logits"], {"images": blank})[0]
     except Exception as error:  # the runtime has a dozen of its own, without a common name
         raise InvalidInput(problem(path, "file", "must be a network that ONNX Runtime can run", str(error))) from error
-    if logits.shape != (1, num_classes):
-        raise InvalidInput(problem(path, "logits", f"must be of shape (1, {num_classes})", logits.shape))
+    if logits.shape != (1, len(form.classes)):
+        raise InvalidInput(problem(path, "logits", f"must be of shape (1, {len(form.classes)})", logits.shape))
     return session
 
 
@@ -120,9 +130,9 @@ def _is_plain(model: onnx.ModelProto) -> bool:
 
 
 def predict_files(predictor: Predictor, paths: list[Path]) -> list[tuple[Path, str, dict[str, float]]]:
-    """Return for each image of `paths` (files and folders) its path, its emotion and the probability of each class."""
+    """Return for each image of `paths` (files and folders) its path, its class and the probability of each class."""
     images = find_images(paths)
-    pixels = np.stack([read_face(path, size=predictor.image_size) for path in images])
+    pixels = np.stack([read_face(path, size=predictor.image_size, channels=predictor.channels) for path in images])
     return [
         (path, predictor.classes[int(row.argmax())], dict(zip(predictor.classes, map(float, row), strict=True)))
         for path, row in zip(images, predictor.predict(pixels), strict=True)
@@ -157,6 +167,12 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     return manifest
 
 
+def bundle_form(manifest: dict[str, Any]) -> ImageForm:
+    """Return the form of the images that a bundle's network takes."""
+    image = InputEntry.model_validate(manifest["input"])
+    return ImageForm(tuple(manifest["classes"]), image.height, image.channels)
+
+
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
@@ -172,15 +188,18 @@ def find_images(paths: list[Path]) -> list[Path]:
     return found
 
 
-def read_face(path: Path, *, size: int) -> NDArray[np.uint8]:
-    """Read an image as a grey face (size, size), cut square around its centre; raises InvalidInput if it is none."""
+def read_face(path: Path, *, size: int, channels: int = 1) -> NDArray[np.uint8]:
+    """Read an image as a face, (size, size) grey or (size, size, 3) in colour, cut square around its centre.
+
+    Raises InvalidInput if it is none.
+    """
     check_file(path, most_bytes=MOST_IMAGE_BYTES)
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_IMAGE_PIXELS:  # as its header says, before anything is unpacked
                 rule = f"must have at most {MOST_IMAGE_PIXELS:,} pixels"
                 raise InvalidInput(problem(path, "image", rule, f"{image.width} x {image.height}"))
-            upright = ImageOps.exif_transpose(image).convert("L")
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
             face = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
     except InvalidInput:
         raise

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +20,8 @@ from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
 from fer_search.files import read_text
 
+CLASS_FIELDS = {"fear": "randaugment_probability_fear", "sad": "randaugment_probability_sad"}
+"""The settings that are about one class of the data, by its name."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 # A list wherever it is written, as TOML and JSON have no other, so that what was read equals what was meant.
 Epochs = Annotated[
@@ -135,7 +137,9 @@ class Recipe(BaseModel):
         problems = []
         for key, (reason, off) in switched_off.items():
             value, default = getattr(self, key), type(self).model_fields[key].default
-            if off and value != default:
+            # A class's own chance may always be that of all others, which data without the class asks for.
+            allowed = {default, self.randaugment_probability} if key in CLASS_FIELDS.values() else {default}
+            if off and value not in allowed:
                 problems.append(finding(key, f"must stay {default!r}, since it has no effect while {reason}", value))
         ends = (0, *self.restarts, self.epochs)
         if any(end <= start for start, end in itertools.pairwise(ends)):
@@ -148,17 +152,17 @@ class Recipe(BaseModel):
         if self.mixup_alpha > 0 and self.cutmix_alpha > 0 and self.cutmix_share in (0, 1):
             rule = "must be above 0 and below 1 (switch off one of the two by mixup_alpha = 0 or cutmix_alpha = 0)"
             problems.append(finding("cutmix_share", rule, self.cutmix_share))
-        if self.randaugment_magnitude > 0 and max(self.randaugment_probabilities) == 0:
+        if self.randaugment_magnitude > 0 and max(self.randaugment_probabilities(("fear", "sad", "other"))) == 0:
             rule = "must be above 0 (RandAugment is switched off by randaugment_magnitude = 0)"
             problems.append(finding("randaugment_probability", rule, 0.0))
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    @property
-    def randaugment_probabilities(self) -> tuple[float, float, float]:
-        """RandAugment's chances: of a fearful face, of a sad one, and of the others."""
-        return self.randaugment_probability_fear, self.randaugment_probability_sad, self.randaugment_probability
+    def randaugment_probabilities(self, classes: Iterable[str]) -> list[float]:
+        """Return RandAugment's chance for each class."""
+        own = {name: getattr(self, field) for name, field in CLASS_FIELDS.items()}
+        return [own.get(name, self.randaugment_probability) for name in classes]
 
     @classmethod
     def design(cls) -> Self:
@@ -205,6 +209,21 @@ class Recipe(BaseModel):
         """Return 12 hexadecimal digits that name this recipe."""
         canonical = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def absent_class_fields(classes: Collection[str]) -> dict[str, str]:
+    """Return the fields that are about a class which data with these classes has not, with the class."""
+    return {field: name for name, field in CLASS_FIELDS.items() if name not in classes}
+
+
+def class_problems(values: Mapping[str, Any], classes: Collection[str]) -> list[str]:
+    """Return which values of a recipe are about a class that the data has not, while they would have an effect."""
+    if values["randaugment_magnitude"] == 0:
+        return []
+    common = values["randaugment_probability"]
+    rule = f"must be {common!r}, as randaugment_probability, since the data has no class {{!r}}"
+    absent = absent_class_fields(classes).items()
+    return [finding(key, rule.format(name), values[key]) for key, name in absent if values[key] != common]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

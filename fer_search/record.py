@@ -4,12 +4,12 @@ import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fer_search.data.faces import Faces
+from fer_search.data.faces import FER2013, Faces, ImageForm
 from fer_search.data.fer2013 import canonical_source
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
@@ -89,6 +89,7 @@ def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
     return {
         "source": canonical_source(source),
         "fingerprint": faces.fingerprint(),
+        **asdict(faces.form),
         "num_fit": len(splits.fit),
         "num_validation": len(splits.validation),
         "num_public": len(splits.public),
@@ -96,6 +97,13 @@ def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
         "public_label": splits.label,
         "dropped_test_duplicates": splits.dropped_test_duplicates,
     }
+
+
+def form_of(data: Mapping[str, Any]) -> ImageForm:
+    """Return the form of the images that a run recorded of its data; FER2013's where an older version recorded none."""
+    if "classes" not in data:
+        return FER2013
+    return ImageForm(tuple(data["classes"]), data["size"], data["channels"])
 
 
 def check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:

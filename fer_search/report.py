@@ -9,15 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_search.data.audit import Audit
-from fer_search.data.faces import EMOTIONS
 from fer_search.journal import Event, TrialRecord
-from fer_search.training.metrics import accuracy_interval, summary
+from fer_search.training.metrics import accuracy_interval, classes_of, summary
 
 if TYPE_CHECKING:
     from fer_search.training.model_summary import ModelSummary
     from fer_search.tuning.space import Space
 
 NUM_SHOWN_SIDE_BY_SIDE = 5
+MOST_COLUMNS = 12
+"""Of a table with a column for each class."""
 TARGET_ACCURACY = 0.79
 """What the project's design aims for on PublicTest."""
 NUM_PUBLIC_IMAGES = 3_589
@@ -140,12 +141,19 @@ def training_table(result: Mapping[str, Any], *, title: str) -> Table:
 
 
 def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
-    """Return precision, recall and confusion per emotion; rows are the true emotion, columns the predicted one."""
-    table = new_table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")
-    for heading in ("emotion", "prec.", "recall", *EMOTIONS):
-        table.add_column(heading, justify="left" if heading == "emotion" else "right")
-    for name, counts in zip(EMOTIONS, figures["confusion"], strict=True):
-        table.add_row(name, percent(figures["precision"][name]), percent(figures["recall"][name]), *map(str, counts))
+    """Return precision, recall and confusion per class; rows are the true class, columns the predicted one.
+
+    The confusion of more classes than a terminal has room for is left out.
+    """
+    classes = classes_of(figures)
+    shown = classes if len(classes) <= MOST_COLUMNS else ()
+    table = new_table(title, caption=summary(figures) + ("\nrows: true class, columns: predicted" if shown else ""))
+    table.add_column("class")
+    for heading in ("prec.", "recall", *map(escape, shown)):
+        table.add_column(heading, justify="right")
+    for name, counts in zip(classes, figures["confusion"], strict=True):
+        cells = [percent(figures["precision"][name]), percent(figures["recall"][name])]
+        table.add_row(escape(name), *cells, *map(str, counts if shown else ()))
     return table
 
 
@@ -169,7 +177,7 @@ def paired_lines(paired: Mapping[str, Any]) -> list[str]:
 
 
 def leak_line(probe: Mapping[str, float]) -> str:
-    """Return how much of the emotion a classifier could read off the augmentation of a blank image."""
+    """Return how much of the class a classifier could read off the augmentation of a blank image."""
     interval = f"95 % interval {probe['low']:.1%} to {probe['high']:.1%}"
     limits = f"by chance {probe['chance']:.1%}, at best {probe['bound']:.1%}"
     return f"label leak: {probe['accuracy']:.1%} of augmented blank images are told apart ({interval}; {limits})"
@@ -194,10 +202,15 @@ def maps_line(summary: "ModelSummary") -> str:
 def audit_tables(found: Audit, *, title: str) -> list[Table]:
     """Return class counts and what the audit found for a terminal."""
     counts = new_table(title, caption=f"fingerprint {found.fingerprint}")
-    for heading in ("split", *EMOTIONS, "total"):
-        counts.add_column(heading, justify="left" if heading == "split" else "right")
-    for usage, by_emotion in found.counts.items():
-        counts.add_row(usage, *(f"{by_emotion[name]:,}" for name in EMOTIONS), f"{sum(by_emotion.values()):,}")
+    rows = [["split", *next(iter(found.counts.values())), "total"]]
+    for usage, by_class in found.counts.items():
+        rows.append([usage, *(f"{count:,}" for count in (*by_class.values(), sum(by_class.values())))])
+    if len(rows[0]) > MOST_COLUMNS:
+        rows = [list(row) for row in zip(*rows, strict=True)]
+    for place, heading in enumerate(rows[0]):
+        counts.add_column(escape(heading), justify="right" if place else "left")
+    for row in rows[1:]:
+        counts.add_row(*map(escape, row))
     findings = new_table("what to know about it")
     findings.show_header = False
     findings.add_column(justify="right")
@@ -225,9 +238,9 @@ def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
     table = new_table("")
     table.add_column("image")
     for heading in ("emotion", *rows[0][2]):
-        table.add_column(heading, justify="left" if heading == "emotion" else "right", no_wrap=True)
+        table.add_column(escape(heading), justify="left" if heading == "emotion" else "right", no_wrap=True)
     for path, emotion, probabilities in rows:
-        table.add_row(escape(path.name), emotion, *map(percent, probabilities.values()))
+        table.add_row(escape(path.name), escape(emotion), *map(percent, probabilities.values()))
     return table
 
 

@@ -18,8 +18,8 @@ from fer_search.errors import InvalidInput, first_line, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord
 from fer_search.long_trainings import RETRAIN, LongTraining, read_retraining
-from fer_search.recipe import Recipe
-from fer_search.record import Follow, recorded, split_for
+from fer_search.recipe import Recipe, absent_class_fields
+from fer_search.record import Follow, form_of, recorded, split_for
 from fer_search.runs import RESULT
 from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
@@ -59,7 +59,10 @@ def run_retraining(
         rule = "must not be given beside --seeds, which takes fresh ones"
         raise InvalidInput(problem("command line", "seed", rule, overrides["seed"]))
     recipe = Recipe.stored(trial.parameters, source=directory.parent / JOURNAL)
-    recipes = [recipe.replace({"seed": seed, **overrides}, source="retrain") for seed in seeds]
+    # What the search's trials had for classes that the data has not was without effect, whatever that of the others.
+    absent = absent_class_fields(form_of(settings["data"]).classes)
+    common = dict.fromkeys(absent, overrides.get("randaugment_probability", recipe.randaugment_probability))
+    recipes = [recipe.replace({"seed": seed, **common, **overrides}, source="retrain") for seed in seeds]
     directories = [directory, *(directory / f"seed_{index}" for index in range(1, len(seeds)))]
     tags = {**tags, "trial": str(trial.number)}
     source, uri = settings["data"]["source"], settings["tracking_uri"]
@@ -76,7 +79,7 @@ def run_retraining(
         )
         for path, each in zip(directories, recipes, strict=True)
     ]
-    initial_model(recipes[0])
+    initial_model(recipes[0], faces.form)
     check_rise(recipes[0], num_steps(len(splits.fit), recipes[0]))
     todo = {index: runs[index] for index, path in enumerate(directories) if not (path / RESULT).exists()}
     if not todo:

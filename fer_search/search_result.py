@@ -8,6 +8,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
 from fer_search.long_trainings import HorizonAgreement, read_agreement
+from fer_search.record import form_of
 from fer_search.runs import RUNS, SETTINGS, read_settings, run_directory
 from fer_search.space_tables import space_of
 from fer_search.standings import read_standings
@@ -65,7 +66,8 @@ class SearchResult:
         from fer_search.tradeoffs import tradeoffs  # torch, likewise
 
         source, recorded = self.directory / JOURNAL, cost == self.space.cost
-        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, recorded=recorded)
+        form = form_of(self.settings["data"])
+        return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, form=form, recorded=recorded)
 
     def winner(self) -> TrialRecord:
         """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""

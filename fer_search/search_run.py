@@ -34,7 +34,7 @@ def run_search(
 
     Raises InvalidInput, before anything is written, where the budget is spent or no node can run a trial.
     """
-    resources = Resources(**settings["resources"])
+    resources, form = Resources(**settings["resources"]), splits.fit.form
     budget.check(Journal(directory / JOURNAL), gpus=resources.gpus)
     with connected(settings["address"]):
         check_resources(resources)  # the last thing that can be wrong, so nothing is written before it
@@ -50,11 +50,11 @@ def run_search(
                 "domains": {name: distribution_to_json(domain) for name, domain in space.domains.items()},
             },
         ) as outcome:
-            DiskNeed.of(space).announce(directory, num_workers=resources.max_concurrent or num_slots(resources))
+            DiskNeed.of(space, form).announce(directory, num_workers=resources.max_concurrent or num_slots(resources))
             # The journal anew, now that no other process can write to it.
-            learned_nothing = ChanceLevel.of(splits.validation.labels).verdict
+            learned_nothing = ChanceLevel.of(splits.validation.labels, len(form.classes)).verdict
             past = taken_over(settings, space)
-            measure = None if space.cost is None else measure_of(space.cost)
+            measure = None if space.cost is None else measure_of(space.cost, form)
             state = SearchState(
                 space, Journal(directory / JOURNAL), verdict=learned_nothing, past=past, measure=measure
             )

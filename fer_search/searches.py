@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from fer_search.checkpoints import CHECKPOINTS
-from fer_search.data.faces import Faces
+from fer_search.data.faces import FER2013, Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe, read_toml
 from fer_search.record import split_for
-from fer_search.spaces import check_corners, check_space, largest_checkpoint
+from fer_search.spaces import check_classes, check_corners, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer
 from fer_search.tuning.connection import Resources, default_gpus
 from fer_search.tuning.expectation import expected_epochs, expected_trials
@@ -52,10 +52,10 @@ class DiskNeed:
     waiting: int
 
     @classmethod
-    def of(cls, space: Space) -> Self:
-        """Return it for a search of this space."""
+    def of(cls, space: Space, form: ImageForm = FER2013) -> Self:
+        """Return it for a search of this space on images of this form."""
         waiting = space.num_trials if space.scheduler == "promotion" else 0
-        return cls(largest_checkpoint(space), space.num_trials, waiting)
+        return cls(largest_checkpoint(space, form), space.num_trials, waiting)
 
     def most(self, num_workers: int) -> int:
         """Return the most bytes at any moment while so many trials run at once."""
@@ -103,8 +103,9 @@ def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None,
     table, space = read_space(space_file, overrides=overrides, num_trials=num_trials)
     recipe = Recipe.build(space.complete(space.first_point), source=space_file)
     faces = load_faces(data)
+    check_classes(space, faces.classes, source=space_file)
     splits = split_for(faces, recipe)
-    check_corners(space, num_images=len(splits.fit), source=space_file)
+    check_corners(space, faces.form, num_images=len(splits.fit), source=space_file)
     return Plan(table, space, faces, splits)
 
 
@@ -152,7 +153,7 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
         expected_trials(plan.space),
         expected_epochs(plan.space),
         training + judging * len(validation) / len(judged),
-        DiskNeed.of(plan.space),
+        DiskNeed.of(plan.space, plan.faces.form),
     )
 
 

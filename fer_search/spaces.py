@@ -1,10 +1,12 @@
 """Space files against the recipe and the network: everything that a trial would stumble over, before any starts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_search.recipe import Recipe
+from fer_search.data.faces import ImageForm
+from fer_search.errors import InvalidInput, problem
+from fer_search.recipe import Recipe, absent_class_fields, class_problems
 from fer_search.space_tables import space_of
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.checkpoint import checkpoint_bytes
@@ -26,20 +28,44 @@ def check_space(table: Mapping[str, Any], *, source: Path) -> Space:
     return space_of(table, source=source, network_problems=lambda values: backbone_problems(values["backbone"]))
 
 
-def check_corners(space: Space, *, num_images: int, source: Path) -> None:
-    """Build the network, and count the steps for `num_images`, at every combination of the ends of what decides them.
+def check_classes(space: Space, classes: Collection[str], *, source: Path) -> None:
+    """Raise InvalidInput where settings are about a class that the data has not, while RandAugment is on or searched.
+
+    What trials have beside a `randaugment_probability` that is searched has no effect, so only that of the first trial,
+    which is the space's own, must be equal to it.
+    """
+    parameters = space.complete(space.first_point)
+    if "randaugment_magnitude" in space.searched:
+        parameters["randaugment_magnitude"] = 1.0
+    absent = absent_class_fields(classes)
+    problems = [
+        problem(source, f"space.{key}", f"must not be searched, since the data has no class {name!r}", "a domain")
+        for key, name in absent.items()
+        if key in space.searched
+    ]
+    found = class_problems(parameters, classes)
+    problems += [f"{source}: base.{line}" for line in found if line.partition(":")[0] not in space.searched]
+    if problems:
+        raise InvalidInput(problems)
+
+
+def check_corners(space: Space, form: ImageForm, *, num_images: int, source: Path) -> None:
+    """Build the network for images of this `form`, and count the steps for `num_images`, at every combination of the
+    ends of what decides them.
 
     Raises InvalidInput with what the first bad combination's trial would have raised.
     """
     for recipe in _corners(space, NETWORK_FIELDS, source):
-        initial_model(recipe)
+        initial_model(recipe, form)
     for recipe in _corners(space, STEP_FIELDS, source):
         check_rise(recipe, num_steps(num_images, recipe))
 
 
-def largest_checkpoint(space: Space) -> int:
+def largest_checkpoint(space: Space, form: ImageForm) -> int:
     """Return the bytes of the largest checkpoint at the ends of what decides the network and the optimizer."""
-    return max(checkpoint_bytes(recipe) for recipe in _corners(space, (*NETWORK_FIELDS, "optimizer"), Path("space")))
+    return max(
+        checkpoint_bytes(recipe, form) for recipe in _corners(space, (*NETWORK_FIELDS, "optimizer"), Path("space"))
+    )
 
 
 def _corners(space: Space, fields: tuple[str, ...], source: Path) -> list[Recipe]:

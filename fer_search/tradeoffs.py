@@ -16,7 +16,7 @@ import onnxruntime
 
 from fer_search.bundle import write_onnx
 from fer_search.costs import COST_FIELDS, COSTS
-from fer_search.data.faces import IMAGE_SIZE
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.recipe import Recipe
@@ -40,26 +40,27 @@ class Tradeoff:
     on_front: bool
 
 
-def num_parameters(recipe: Recipe) -> float:
+def num_parameters(recipe: Recipe, form: ImageForm) -> float:
     """Return how many parameters the network needs to predict; the heads that only training uses are left out."""
-    return float(sum(part.num_parameters for part in summarize(recipe).parts if part.flops))
+    return float(sum(part.num_parameters for part in summarize(recipe, form).parts if part.flops))
 
 
-def flops(recipe: Recipe) -> float:
+def flops(recipe: Recipe, form: ImageForm) -> float:
     """Return the FLOPs of predicting one face in one view; a multiplication and an addition are 2."""
-    return float(summarize(recipe).total.flops)
+    return float(summarize(recipe, form).total.flops)
 
 
-def latency_ms(recipe: Recipe) -> float:
+def latency_ms(recipe: Recipe, form: ImageForm) -> float:
     """Return the milliseconds of one face in one view by the exported network: the median on one thread of this CPU."""
-    network = PredictionNet(build_model(recipe), views=VIEW_SETS["plain"], temperature=1.0).eval()
+    network = PredictionNet(build_model(recipe, form), views=VIEW_SETS["plain"], temperature=1.0).eval()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"
-        write_onnx(network, path)
+        write_onnx(network, path, form)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    images = {"images": np.random.default_rng(0).random((1, 1, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)}
+    shape = (1, form.channels, form.size, form.size)
+    images = {"images": np.random.default_rng(0).random(shape, dtype=np.float32)}
     seconds = []
     for _ in range(NUM_WARM_UP + NUM_REPEATS):
         start = time.perf_counter()
@@ -68,7 +69,7 @@ def latency_ms(recipe: Recipe) -> float:
     return 1000 * statistics.median(seconds[NUM_WARM_UP:])
 
 
-MEASURES: dict[str, Callable[[Recipe], float]] = {
+MEASURES: dict[str, Callable[[Recipe, ImageForm], float]] = {
     "parameters": num_parameters,
     "flops": flops,
     "latency": latency_ms,
@@ -76,14 +77,20 @@ MEASURES: dict[str, Callable[[Recipe], float]] = {
 """What measures each of COSTS."""
 
 
-def measure_of(cost: str) -> Callable[[Mapping[str, Any]], float]:
-    """Return what measures a cost, one of COSTS, of a complete parameter set."""
+def measure_of(cost: str, form: ImageForm = FER2013) -> Callable[[Mapping[str, Any]], float]:
+    """Return what measures a cost, one of COSTS, of a complete parameter set, on images of this form."""
     measure = MEASURES[cost]
-    return lambda parameters: measure(Recipe.build(parameters))
+    return lambda parameters: measure(Recipe.build(parameters), form)
 
 
 def tradeoffs(
-    trials: Sequence[TrialRecord], *, metric: str, cost: str, source: object, recorded: bool = False
+    trials: Sequence[TrialRecord],
+    *,
+    metric: str,
+    cost: str,
+    source: object,
+    form: ImageForm = FER2013,
+    recorded: bool = False,
 ) -> list[Tradeoff]:
     """Return the trials that reached the horizon by their cost, one of COSTS, the cheapest first.
 
@@ -102,7 +109,7 @@ def tradeoffs(
         recipe = Recipe.stored(trial.parameters, source=source)
         network = tuple(getattr(recipe, field) for field in COST_FIELDS)
         if network not in known:
-            known[network] = MEASURES[cost](recipe)
+            known[network] = MEASURES[cost](recipe, form)
         costs.append(known[network])
     values = [trial.epochs[-1][metric] for trial in complete]
     front = pareto_front(values, costs)

@@ -1,5 +1,6 @@
 """One training as a run on disk, from the recipe to the figures of the weights that search-validation chose."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.long_trainings import LOGITS
-from fer_search.recipe import Recipe
+from fer_search.recipe import Recipe, class_problems
 from fer_search.record import (
     Follow,
     check_fingerprint,
@@ -74,10 +75,10 @@ def training_settings(
 ) -> dict[str, Any]:
     """Return the settings of the training in `directory`, or those of a new one; nothing is written.
 
-    Raises InvalidInput where `directory` holds the training of another recipe or other data, or for a backbone that
-    there is not.
+    Raises InvalidInput where `directory` holds the training of another recipe or other data, for a backbone that there
+    is not, or for settings that are about a class which the data has not.
     """
-    if found := backbone_problems(recipe.backbone):
+    if found := [*backbone_problems(recipe.backbone), *class_problems(recipe.model_dump(), faces.classes)]:
         raise InvalidInput([f"recipe: {line}" for line in found])
     if not (directory / SETTINGS).exists():
         return {
@@ -111,7 +112,7 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
     """Write the figures of the weights that search-validation chose, and return them; `data` is put beside them."""
     recipe, choice = trainer.recipe, read_choice(directory)
     assert choice is not None, "the training has ended"
-    network = load_model(recipe, directory / WEIGHTS).to(trainer.device)
+    network = load_model(recipe, directory / WEIGHTS, trainer.form).to(trainer.device)
     prediction, metrics, logits = measure_training(network, splits)
     _write_logits(directory, logits)
     result = {
@@ -121,7 +122,7 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
         "precision": precision_of(recipe, trainer.device),
         "data": data,
         "metrics": metrics,
-        "leak_probe": _probe_leak(recipe),
+        "leak_probe": _probe_leak(recipe, trainer.form.classes),
     }
     write_json(directory / RESULT, result)
     return result
@@ -133,8 +134,8 @@ def _write_logits(directory: Path, logits: dict[str, Logits]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes a name for its option
 
 
-def _probe_leak(recipe: Recipe) -> dict[str, Any] | None:
-    """Measure how much the augmentation gives the emotion away, where it is applied to some more often than others."""
-    if recipe.randaugment_magnitude == 0 or len(set(recipe.randaugment_probabilities)) == 1:
+def _probe_leak(recipe: Recipe, classes: Sequence[str]) -> dict[str, Any] | None:
+    """Measure how much the augmentation gives the class away, where it is applied to some more often than others."""
+    if recipe.randaugment_magnitude == 0 or len(set(recipe.randaugment_probabilities(classes))) == 1:
         return None
-    return asdict(leak_probe(recipe))
+    return asdict(leak_probe(recipe, classes))

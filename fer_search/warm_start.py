@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fer_search.data.faces import ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.runs import SETTINGS
@@ -48,7 +49,9 @@ def take_over(
     if problems:
         raise InvalidInput(problems)
     if new.cost is not None:
-        taken = _with_costs(taken if space.cost == new.cost else [replace(each, cost=None) for each in taken], new)
+        taken = _with_costs(
+            taken if space.cost == new.cost else [replace(each, cost=None) for each in taken], new, plan.faces.form
+        )
     return {
         "search": directory.name,
         "search_id": settings["search_id"],
@@ -84,10 +87,10 @@ def taken_over(settings: Mapping[str, Any], space: Space) -> list[TrialRecord]:
     ]
 
 
-def _with_costs(trials: Sequence[TrialRecord], space: Space) -> list[TrialRecord]:
+def _with_costs(trials: Sequence[TrialRecord], space: Space, form: ImageForm) -> list[TrialRecord]:
     """Return the trials with their cost in `space`, measured once for each network where it is not known."""
     assert space.cost is not None
-    measure, found = measure_of(space.cost), list[TrialRecord]()
+    measure, found = measure_of(space.cost, form), list[TrialRecord]()
     for trial in trials:
         cost = cost_of(trial.parameters, [trial, *found], fields=space.cost_fields, measure=measure)
         found.append(replace(trial, cost=cost))

@@ -9,7 +9,7 @@ from fer_search.chance import ChanceLevel
 from fer_search.journal import TrialRecord
 
 LABELS = np.repeat(np.arange(7), [100, 15, 110, 250, 130, 85, 180])
-LEVEL = ChanceLevel.of(LABELS)
+LEVEL = ChanceLevel.of(LABELS, 7)
 
 
 def metrics(predicted):
@@ -38,7 +38,7 @@ def test_naming_one_emotion_is_at_the_level_and_naming_two_is_above_it_even_by_g
 
 def test_a_trial_is_judged_once_an_epoch_has_followed_the_peak():
     assert LEVEL.verdict(trial(*[ALWAYS_HAPPY] * 3)) is None  # the peak is after 2.7 of 9 epochs
-    message = "names one emotion only after the learning rate's peak: accuracy 28.7%"
+    message = "names one class only after the learning rate's peak: accuracy 28.7%"
     assert LEVEL.verdict(trial(*[ALWAYS_HAPPY] * 4)) == message
     assert LEVEL.verdict(trial(*[ALWAYS_HAPPY] * 3, SOME_SURPRISE)) is None
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fer_search.data.faces import EMOTIONS
 from fer_search.report import figures_table, leak_line, paired_lines, summary_table, target_line
 from fer_search.report_importance import importances_table
 from fer_search.training.metrics import evaluate
@@ -21,7 +22,7 @@ def figures():
     labels = np.arange(28_000) % 7
     logits = np.random.default_rng(0).normal(size=(28_000, 7))
     logits[np.arange(28_000), labels] += 1
-    return evaluate(logits, labels, temperature=1.3)
+    return evaluate(logits, labels, classes=EMOTIONS, temperature=1.3)
 
 
 def test_the_tables_of_figures_fit_on_80_columns(figures):
@@ -50,7 +51,7 @@ def test_a_line_of_the_summary_holds_accuracy_interval_f1_and_both_calibration_e
 
 def test_an_emotion_without_a_value_leaves_its_cell_empty():
     labels = np.zeros(5, dtype=np.int64)
-    figures = evaluate(np.eye(7)[[0, 0, 0, 0, 3]], labels, temperature=1)
+    figures = evaluate(np.eye(7)[[0, 0, 0, 0, 3]], labels, classes=EMOTIONS, temperature=1)
     shown = lines(figures_table(figures, title=""), width=80)
     (angry,) = [line.split() for line in shown if line.startswith("angry")]
     (disgust,) = [line.split() for line in shown if line.startswith("disgust")]

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from fer_search.data.faces import FER2013
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe, read_toml
 from fer_search.spaces import check_corners, check_space
@@ -18,7 +19,7 @@ SMALL = {"backbone": "test_resnet", "pretrained": False, "stem_stride": 2, "fusi
 def check(base, space, num_images=1000):
     fixed = {key: value for key, value in {**SMALL, **base}.items() if key not in space}
     checked = check_space({"base": fixed, "space": space}, source=Path("s.toml"))
-    check_corners(checked, num_images=num_images, source=Path("s.toml"))
+    check_corners(checked, FER2013, num_images=num_images, source=Path("s.toml"))
 
 
 def test_a_space_that_can_be_trained_everywhere_passes():

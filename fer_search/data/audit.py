@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, USAGES, Faces
+from fer_search.data.faces import USAGES, Faces
 
 # Bits out of 64. On FER2013, pairs 4 bits apart are the same photograph; at 6 some are strangers, at 8 most.
 NEAR_DISTANCE = 4
@@ -34,7 +35,7 @@ class Audit:
 
     fingerprint: str
     num_images: int
-    counts: dict[str, dict[str, int]]  # usage -> emotion -> images
+    counts: dict[str, dict[str, int]]  # usage -> class -> images
     constant_images: int
     duplicate_groups: int
     extra_copies: int
@@ -60,10 +61,9 @@ def audit(faces: Faces, *, near_duplicates: bool = False) -> Audit:
         fingerprint=faces.fingerprint(),
         num_images=len(faces),
         counts={
-            usage: dict(
-                zip(EMOTIONS, np.bincount(faces.where(usage).labels, minlength=len(EMOTIONS)).tolist(), strict=True)
-            )
+            usage: dict(zip(faces.classes, np.bincount(labels, minlength=len(faces.classes)).tolist(), strict=True))
             for usage in usages
+            for labels in [faces.labels[faces.usage == usage]]
         },
         constant_images=int(np.count_nonzero(_is_constant(faces))),
         duplicate_groups=int(np.count_nonzero(sizes > 1)),
@@ -83,7 +83,7 @@ def duplicate_clusters(faces: Faces) -> NDArray[np.int64]:
 
     Ids count up from 0 in the order of the pixels' bytes, so an image's id does not depend on where it stands.
     """
-    size = IMAGE_SIZE * IMAGE_SIZE
+    size = math.prod(faces.form.shape)
     rows = np.ascontiguousarray(faces.pixels).reshape(len(faces), size).view(f"S{size}")[:, 0]
     return np.unique(rows, return_inverse=True)[1].astype(np.int64)
 
@@ -106,8 +106,8 @@ def _num_mixed(clusters: NDArray[np.int64], values: NDArray[np.int64]) -> int:
 
 
 def _is_constant(faces: Faces) -> NDArray[np.bool_]:
-    flat = faces.pixels.reshape(len(faces), -1)
-    constant: NDArray[np.bool_] = (flat == flat[:, :1]).all(axis=1)
+    flat = faces.pixels.reshape(len(faces), -1, faces.form.channels)
+    constant: NDArray[np.bool_] = (flat == flat[:, :1]).all(axis=(1, 2))
     return constant
 
 

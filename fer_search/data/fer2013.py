@@ -1,4 +1,4 @@
-"""`load_faces`: FER2013 in whatever form it lies there, or the embedded synthetic faces. Start reading here."""
+"""`load_faces`: FER2013 in whatever form it lies there, own data, or synthetic faces. Start reading here."""
 
 import logging
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from fer_search.data.cache import cached
+from fer_search.data.class_folders import list_class_images, read_class_images
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013_csv import read_csv
-from fer_search.data.fer2013_folder import list_images, read_images
+from fer_search.data.fer2013_folder import is_fer2013, list_images, read_images, visible_entries
 from fer_search.data.fer2013_parquet import read_parquet
 from fer_search.data.remote import is_uri, local_copy
 from fer_search.data.synthetic import synthesize
@@ -26,8 +27,9 @@ def load_faces(source: str | Path, *, cache_dir: Path | None = None) -> Faces:
 
     `source` is "synthetic", or names, as a path or a URI (s3://, gs://, file://), a csv file (`fer2013.csv`,
     `icml_face_data.csv`, `train.csv`), a parquet file in our form, or a directory with one of those csv files or with
-    `train/<emotion>/` and `test/<emotion>/` images. Copies of what is behind a URI, and decoded csv files and folders,
-    are cached in `cache_dir`, by default a directory of the user (see `cache.cached`), until the source changes.
+    images in `train/<class>/` and `test/<class>/`, or in `<class>/`. Copies of what is behind a URI, and decoded csv
+    files and folders, are cached in `cache_dir`, by default a directory of the user (see `cache.cached`), until the
+    source changes.
 
     Raises:
         InvalidInput: with every problem of the source, before anything is cached.
@@ -56,13 +58,21 @@ def _resolve(path: Path) -> Path:
     for name in _CSV_NAMES:
         if (path / name).is_file():
             return path / name
-    if not (path / "train").is_dir():
-        rule = f"must hold {', '.join(_CSV_NAMES)}, or images in train/<emotion>/ and test/<emotion>/"
+    if not any(entry.is_dir() for entry in visible_entries(path)):
+        rule = f"must hold {', '.join(_CSV_NAMES)}, or images in train/<class>/ and test/<class>/, or in <class>/"
         raise InvalidInput(problem(path, "directory", rule, sorted(entry.name for entry in path.iterdir())))
     return path
 
 
 def _load(path: Path, cache_dir: Path | None) -> Faces:
+    if path.is_dir() and not ((path / "train").is_dir() and is_fer2013(path)):
+        classes, images = list_class_images(path)
+        identity = "\n".join(f"{image.name} {image.size} {image.mtime_ns}" for image in images)
+        return cached(
+            lambda: read_class_images(path, classes, images),
+            identity=f"{path.resolve()}\n{identity}",
+            cache_dir=cache_dir,
+        )
     if path.is_dir():
         images = list_images(path)
         identity = "\n".join(f"{image.name} {image.size} {image.mtime_ns}" for image in images)

@@ -35,6 +35,23 @@ class ImageFile(NamedTuple):
     mtime_ns: int
 
 
+def is_fer2013(root: Path) -> bool:
+    """Return whether the folders below `root` are meant to be FER2013's, rather than classes of other data.
+
+    They are where each is called as an emotion or nearly so, half of them exactly, none of the seven is missing, and
+    the images are 48x48 and grey: so that a slip in a name is told, and not taken for a class of its own.
+    """
+    names = {entry.name for split in USAGE_OF_SPLIT for entry in visible_entries(root / split) if entry.is_dir()}
+    nearest = {name: get_close_matches(name.lower(), EMOTIONS, n=1) for name in names}
+    meant = {match for matches in nearest.values() for match in matches}
+    exact = {name for name in names if name.lower() in EMOTIONS}
+    if not all(nearest.values()) or 2 * len(exact) < len(names) or 1 < len(meant) < len(EMOTIONS):
+        return False
+    files = (Path(file.path) for name in sorted(names) for file in visible_entries(root / "train" / name))
+    first = next((file for file in files if file.name.lower().endswith(SUFFIXES)), None)
+    return first is None or not isinstance(_decode(first), str)
+
+
 def list_images(root: Path) -> list[ImageFile]:
     """List the images below `root`, sorted by name, with emotions mapped by folder name.
 
@@ -72,7 +89,7 @@ def read_images(root: Path, images: Sequence[ImageFile]) -> Faces:
 
 def _list_split(root: Path, split: str, problems: list[str]) -> list[ImageFile]:
     found: list[ImageFile] = []
-    for folder in _visible_entries(root / split):
+    for folder in visible_entries(root / split):
         if folder.name not in EMOTIONS or not folder.is_dir():
             nearest = get_close_matches(folder.name.lower(), EMOTIONS, n=1)
             hint = f" (is {nearest[0]!r} meant?)" if nearest else ""
@@ -80,7 +97,7 @@ def _list_split(root: Path, split: str, problems: list[str]) -> list[ImageFile]:
             problems.append(problem(root, split, rule, folder.name))
             continue
         label = EMOTIONS.index(folder.name)
-        for file in _visible_entries(Path(folder.path)):
+        for file in visible_entries(Path(folder.path)):
             name = f"{split}/{folder.name}/{file.name}"
             if not file.name.lower().endswith(SUFFIXES):
                 problems.append(problem(root, name, f"must be an image ({', '.join(SUFFIXES)})", file.name))
@@ -93,7 +110,8 @@ def _list_split(root: Path, split: str, problems: list[str]) -> list[ImageFile]:
     return [image._replace(usage=USAGE_OF_SPLIT[split]) for image in found]
 
 
-def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, sorted by name, without what is hidden; nothing where there is no such folder."""
     if not folder.is_dir():
         return []
     # scandir and not Path.iterdir: its entries spare two system calls a file, which is most of a cached load.

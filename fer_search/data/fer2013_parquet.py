@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,33 +15,46 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fer_search.atomic import replacing
-from fer_search.data.faces import EMOTIONS, IMAGE_SIZE, USAGES, Faces
+from fer_search.data.faces import FER2013, MOST_SIZE, USAGES, Faces, ImageForm
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import MOST_TABLE_BYTES, check_file, check_unpacked
 
-SCHEMA = pa.schema(
-    [
-        pa.field("emotion", pa.uint8(), nullable=False),
-        pa.field("usage", pa.string(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("pixels", pa.binary(IMAGE_SIZE * IMAGE_SIZE), nullable=False),
-    ]
-)
 _FINGERPRINT = b"fer_search.fingerprint"
+_FORM = b"fer_search.form"
+
+
+def schema_of(form: ImageForm) -> Any:
+    """Return the columns of a file of such images; `emotion` is the index of the class."""
+    return pa.schema(
+        [
+            pa.field("emotion", pa.uint8() if len(form.classes) <= 256 else pa.uint16(), nullable=False),
+            pa.field("usage", pa.string(), nullable=False),
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("pixels", pa.binary(math.prod(form.shape)), nullable=False),
+        ]
+    )
+
+
+SCHEMA = schema_of(FER2013)
 
 
 def write_parquet(faces: Faces, path: Path) -> None:
-    """Write the faces, with their fingerprint in the file's metadata; an existing file is replaced whole."""
+    """Write the faces, with their fingerprint in the file's metadata; an existing file is replaced whole.
+
+    Images that are not of FER2013's form say there of which they are.
+    """
+    schema = schema_of(faces.form)
     columns = [
-        pa.array(faces.labels.astype(np.uint8)),
+        pa.array(faces.labels.astype(np.uint16)).cast(schema.field("emotion").type),
         pa.array(faces.usage.tolist(), pa.string()),
         pa.array(faces.names.tolist(), pa.string()),
         pa.FixedSizeBinaryArray.from_buffers(
-            SCHEMA.field("pixels").type, len(faces), [None, pa.py_buffer(np.ascontiguousarray(faces.pixels))]
+            schema.field("pixels").type, len(faces), [None, pa.py_buffer(np.ascontiguousarray(faces.pixels))]
         ),
     ]
-    schema = SCHEMA.with_metadata({_FINGERPRINT: faces.fingerprint().encode()})
+    form = {} if faces.form == FER2013 else {_FORM: json.dumps(asdict(faces.form)).encode()}
+    schema = schema.with_metadata({_FINGERPRINT: faces.fingerprint().encode(), **form})
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(
             pa.Table.from_arrays(columns, schema=schema), temporary, use_dictionary=["usage"], compression="none"
@@ -61,7 +77,8 @@ def read_parquet(path: Path) -> Faces:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(problem(path, "file", "must be a parquet file", str(error))) from error
-    columns = _checked_columns(path, table)
+    form = _form_of(path, table.schema.metadata or {})
+    columns = _checked_columns(path, table, schema_of(form))
     if not table.num_rows:
         raise InvalidInput(problem(path, "file", "must have at least one row", 0))
     # Not to_numpy, which imports pandas.
@@ -71,13 +88,14 @@ def read_parquet(path: Path) -> Faces:
         [
             problem(path, f"row {row + 1}: {key}", rule, values[row].item())
             for key, values, rule, bad in (
-                ("emotion", labels, f"must be from 0 to {len(EMOTIONS) - 1}", labels >= len(EMOTIONS)),
+                ("emotion", labels, f"must be from 0 to {len(form.classes) - 1}", labels >= len(form.classes)),
                 ("usage", usage, f"must be one of {', '.join(USAGES)}", ~np.isin(usage, USAGES)),
             )
             for row in np.flatnonzero(bad)
         ]
     )
-    return Faces(_as_images(columns["pixels"]), labels, usage, np.array(columns["name"].to_pylist()))
+    names = np.array(columns["name"].to_pylist())
+    return Faces(_as_images(columns["pixels"], form), labels, usage, names, form.classes)
 
 
 def read_fingerprint(path: Path) -> str:
@@ -86,10 +104,27 @@ def read_fingerprint(path: Path) -> str:
     return str(metadata.get(_FINGERPRINT, b"").decode())
 
 
-def _checked_columns(path: Path, table: Any) -> dict[str, Any]:
+def _form_of(path: Path, metadata: dict[bytes, bytes]) -> ImageForm:
+    """Return the form of the images that a file's metadata names, FER2013's where it names none."""
+    if _FORM not in metadata:
+        return FER2013
+    try:
+        found = json.loads(metadata[_FORM])
+        form = ImageForm(tuple(found["classes"]), found["size"], found["channels"])
+        sound = all(isinstance(name, str) for name in form.classes) and len({*form.classes}) == len(form.classes) > 1
+        sound = sound and isinstance(form.size, int) and 0 < form.size <= MOST_SIZE and form.channels in (1, 3)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        rule = f"must be classes, a size up to {MOST_SIZE} and 1 or 3 channels"
+        raise InvalidInput(problem(path, _FORM.decode(), rule, metadata[_FORM]))
+    return form
+
+
+def _checked_columns(path: Path, table: Any, schema: Any) -> dict[str, Any]:
     problems: list[str] = []
     columns: dict[str, Any] = {}
-    for field in SCHEMA:
+    for field in schema:
         if table.column_names.count(field.name) != 1:
             nearest = get_close_matches(field.name, table.column_names, n=1)
             hint = f" (is {nearest[0]!r} meant to be it?)" if nearest else ""
@@ -108,7 +143,7 @@ def _checked_columns(path: Path, table: Any) -> dict[str, Any]:
     return columns
 
 
-def _as_images(column: Any) -> NDArray[np.uint8]:
+def _as_images(column: Any, form: ImageForm) -> NDArray[np.uint8]:
     data = np.frombuffer(column.buffers()[1], dtype=np.uint8)
-    images = data.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)[column.offset : column.offset + len(column)]
+    images = data.reshape(-1, *form.shape)[column.offset : column.offset + len(column)]
     return images.copy()  # the buffer is read-only, and other arrays of faces are not

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_search.data.audit import duplicate_clusters, training_images_in_tests
-from fer_search.data.faces import EMOTIONS, Faces
+from fer_search.data.faces import Faces
 from fer_search.data.problems import reject
 from fer_search.errors import InvalidInput, problem
 
@@ -49,12 +49,12 @@ def split_faces(
 ) -> Splits:
     """Split the faces: the same images for the same seed, whatever order the faces are in.
 
-    The parts of Training are stratified by emotion, and byte-identical images stay on one side. Without an official
+    The parts of Training are stratified by class, and byte-identical images stay on one side. Without an official
     PublicTest a tenth of Training stands in for it, independent of `seed`. `fit_fraction` keeps a part of `fit` and
     leaves the other sets as they are. Images with conflicting labels stay: that noise is part of the data.
 
     Raises:
-        InvalidInput: for a fraction out of range, or an emotion with too few images to be in every part of Training.
+        InvalidInput: for a fraction out of range, or a class with too few images to be in every part of Training.
     """
     reject(
         [
@@ -174,22 +174,22 @@ def _is_unique(faces: Faces, clusters: NDArray[np.int64], chosen: NDArray[np.int
 def _divide(
     faces: Faces, clusters: NDArray[np.int64], indices: NDArray[np.int64], *, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide `indices` into a fraction of every emotion and the rest, whole clusters at a time.
+    """Divide `indices` into a fraction of every class and the rest, whole clusters at a time.
 
-    Unlike scikit-learn's stratified splitters this is quick for 28,000 clusters and gives a rare emotion to both sides.
+    Unlike scikit-learn's stratified splitters this is quick for 28,000 clusters and gives a rare class to both sides.
     """
     ids, cluster_of = np.unique(clusters[indices], return_inverse=True)
-    votes = np.zeros((len(ids), len(EMOTIONS)), dtype=np.int64)
+    votes = np.zeros((len(ids), len(faces.classes)), dtype=np.int64)
     np.add.at(votes, (cluster_of, faces.labels[indices]), 1)
-    emotion_of_cluster = votes.argmax(axis=1)
+    class_of_cluster = votes.argmax(axis=1)
 
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(ids), dtype=bool)
     problems = []
-    for label, emotion in enumerate(EMOTIONS):
-        candidates = rng.permutation(np.flatnonzero(emotion_of_cluster == label))
+    for label, name in enumerate(faces.classes):
+        candidates = rng.permutation(np.flatnonzero(class_of_cluster == label))
         if len(candidates) < 2:
-            problems.append(problem("data", emotion, "must have two different images to divide", len(candidates)))
+            problems.append(problem("data", name, "must have two different images to divide", len(candidates)))
             continue
         num_chosen = min(max(round(fraction * len(candidates)), 1), len(candidates) - 1)
         chosen[candidates[:num_chosen]] = True

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
-from fer_search.data.faces import EMOTIONS, Faces
+from fer_search.data.faces import Faces
 from fer_search.html_report.drawing import BLUE, GREY, ORANGE, Plot, drawn
 from fer_search.training.calibration import log_probabilities
-from fer_search.training.metrics import accuracy_interval
+from fer_search.training.metrics import accuracy_interval, classes_of
 
 NUM_BINS = 10
 FACES_A_ROW = 8
@@ -18,38 +18,39 @@ VIEW_COLORS = {"plain": ORANGE, "tta": BLUE}
 
 
 def confusion(figures: dict[str, Any], *, split: str) -> Plot:
-    """Draw the share of each emotion's images that were taken for each emotion."""
-    counts = np.array(figures["confusion"])
+    """Draw the share of each class's images that were taken for each class."""
+    classes, counts = classes_of(figures), np.array(figures["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with drawn(6.0, 4.6) as (figure, axes):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(shares.shape):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=color, fontsize=9)
-        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=30, ha="right")
-        axes.set_yticks(range(len(EMOTIONS)), EMOTIONS)
+        axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
         axes.set(xlabel="predicted", ylabel="true")
-    worst = np.unravel_index(np.argmax(shares - 2 * np.eye(len(EMOTIONS))), shares.shape)
-    true, taken_for = EMOTIONS[worst[0]], EMOTIONS[worst[1]]
+    worst = divmod(int(np.argmax(shares - 2 * np.eye(len(classes)))), len(classes))
+    true, taken_for = classes[worst[0]], classes[worst[1]]
     return Plot(
         "confusion",
         figure,
         f"Confusion matrix on {split}; most often confused: {true} taken for {taken_for}, {shares[worst]:.0%}.",
-        f"Each row is all {split} images of an emotion.",
+        f"Each row is all {split} images of a class.",
     )
 
 
 def recall(by_views: dict[str, dict[str, Any]], *, split: str) -> Plot:
-    """Draw the recall of each emotion with its 95 % interval, without and with test-time augmentation."""
+    """Draw the recall of each class with its 95 % interval, without and with test-time augmentation."""
+    classes = classes_of(by_views["plain"])
     with drawn(8.0, 3.2) as (figure, axes):
         for offset, (views, figures) in zip((-0.18, 0.18), by_views.items(), strict=True):
             counts = np.array(figures["confusion"])
             hits, totals = counts.diagonal(), counts.sum(1)
             ends = [accuracy_interval(int(h), int(t)) if t else (0.0, 0.0) for h, t in zip(hits, totals, strict=True)]
-            places = np.arange(len(EMOTIONS)) + offset
+            places = np.arange(len(classes)) + offset
             axes.bar(places, hits / np.maximum(totals, 1), width=0.34, color=VIEW_COLORS[views], alpha=0.7, label=views)
             axes.vlines(places, *np.array(ends).T, color=GREY)
-        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
+        axes.set_xticks(range(len(classes)), classes)
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         axes.set_ylabel("recall")
         axes.legend(frameon=False, ncols=2, loc="upper right")
@@ -92,7 +93,8 @@ def told_faces(
     among = np.flatnonzero((predicted == faces.labels) == right)
     chosen = among[np.argsort(-confidence[among], kind="stable")][: 2 * FACES_A_ROW]
     titles = [
-        f"{EMOTIONS[predicted[i]]} {confidence[i]:.0%}" + ("" if right else f"\n({EMOTIONS[faces.labels[i]]})")
+        f"{faces.classes[predicted[i]]} {confidence[i]:.0%}"
+        + ("" if right else f"\n({faces.classes[faces.labels[i]]})")
         for i in chosen
     ]
     kind = "Right" if right else "Wrong"
@@ -106,7 +108,7 @@ def told_faces(
 
 
 def faces_figure(pixels: NDArray[np.uint8], titles: list[str]) -> Any:
-    """Return a figure of faces (N, H, W) in rows, each under its title."""
+    """Return a figure of faces, (N, H, W) or (N, H, W, 3), in rows, each under its title."""
     rows = max(1, -(-len(pixels) // FACES_A_ROW))
     with drawn(8.0, 1.45 * rows, rows=rows, columns=FACES_A_ROW) as (figure, grid):
         for axes in np.ravel(grid):

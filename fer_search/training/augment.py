@@ -1,43 +1,48 @@
-"""Batch augmentation on the device: pure functions of (images, labels, recipe, generator).
+"""Batch augmentation on the device: pure functions of (images, labels, classes, recipe, generator).
 
 First each image is distorted by itself, then images are mixed with each other. All images go through the same tensor
 operations, with parameters that change nothing where an operation was not drawn: nothing here waits for the device, and
-the random draws depend neither on the pixels nor on the labels. Images are float tensors (N, 1, H, W) in [0, 1].
+the random draws depend neither on the pixels nor on the labels. Images are float tensors (N, C, H, W) in [0, 1].
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
-from fer_search.data.faces import EMOTIONS
-from fer_search.recipe import Recipe
+from fer_search.recipe import CLASS_FIELDS, Recipe
 from fer_search.training.boxes import cutmix_boxes, erasing_boxes
 from fer_search.training.randaugment import draw_operations, recolor, warp
+from fer_search.training.views import as_images
 
 
-def augment(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Turn uint8 pixels (N, H, W) and labels (N,) into training images (N, 1, H, W) in [0, 1] and targets (N, 7).
+def augment(
+    pixels: Tensor, labels: Tensor, classes: Sequence[str], recipe: Recipe, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Turn uint8 pixels, (N, H, W) or (N, H, W, 3), and labels (N,) into training images (N, C, H, W) in [0, 1] and
+    targets (N, classes).
 
     Rows of the targets sum to 1; label smoothing is not in them yet. `generator` lives on the device of the pixels.
     """
-    images = distort(pixels, labels, recipe, generator)
+    images = distort(pixels, labels, classes, recipe, generator)
     # Not one_hot, which on a CPU first asks for the largest label: a step asks the device for nothing.
-    targets = torch.eye(len(EMOTIONS), device=labels.device)[labels]
+    targets = torch.eye(len(classes), device=labels.device)[labels]
     if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
         images, targets = mix(images, targets, recipe, generator)
     return images, targets
 
 
-def distort(pixels: Tensor, labels: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """Return what augmentation makes of each image by itself, (N, 1, H, W) in [0, 1]: all but the mixing.
+def distort(pixels: Tensor, labels: Tensor, classes: Sequence[str], recipe: Recipe, generator: Generator) -> Tensor:
+    """Return what augmentation makes of each image by itself, (N, C, H, W) in [0, 1]: all but the mixing.
 
     A label has a say in how likely RandAugment is, and in nothing else. How much even that tells a network about the
     label is measured by `leak_probe`.
     """
-    images = pixels.unsqueeze(1).float().div_(255)
+    images = as_images(pixels).div_(255)
     images = random_flip(images, recipe.flip_probability, generator)
     shift = random_shift(len(images), recipe.shift_pixels, generator)
     if recipe.randaugment_magnitude > 0:
-        chance = randaugment_chance(labels, recipe)
+        chance = randaugment_chance(labels, classes, recipe)
         strength = recipe.randaugment_magnitude / 30
         amounts = draw_operations(chance, recipe.randaugment_operations, strength, generator)
         images = warp(images, amounts, shift)
@@ -63,11 +68,14 @@ def random_shift(num_images: int, shift_pixels: int, generator: Generator) -> Te
     )
 
 
-def randaugment_chance(labels: Tensor, recipe: Recipe) -> Tensor:
-    """Return p(RandAugment | emotion) for each label: (N,) to (N,)."""
-    others = torch.full(labels.shape, recipe.randaugment_probability, device=labels.device)
-    sad = torch.where(labels == EMOTIONS.index("sad"), recipe.randaugment_probability_sad, others)
-    return torch.where(labels == EMOTIONS.index("fear"), recipe.randaugment_probability_fear, sad)
+def randaugment_chance(labels: Tensor, classes: Sequence[str], recipe: Recipe) -> Tensor:
+    """Return p(RandAugment | class) for each label: (N,) to (N,)."""
+    chance = torch.full(labels.shape, recipe.randaugment_probability, device=labels.device)
+    # Not a lookup in a tensor of all chances, which would have to be sent to the device at every step.
+    for name, field in CLASS_FIELDS.items():
+        if name in classes:
+            chance = torch.where(labels == classes.index(name), getattr(recipe, field), chance)
+    return chance
 
 
 def random_erasing(images: Tensor, probability: float, generator: Generator) -> Tensor:

@@ -13,7 +13,7 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
-    """Return the T for which softmax(logits / T) has the lowest NLL, for logits (N, 7) and labels (N,).
+    """Return the T for which softmax(logits / T) has the lowest NLL, for logits (N, classes) and labels (N,).
 
     The NLL is convex in 1 / T, so there is one minimum. No image changes its predicted class.
     """
@@ -29,7 +29,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 
 
 def log_probabilities(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-    """Return the logarithms (N, 7) of softmax(logits / temperature)."""
+    """Return the logarithms (N, classes) of softmax(logits / temperature)."""
     from scipy.special import log_softmax
 
     logarithms: NDArray[np.float64] = log_softmax(logits.astype(np.float64) / temperature, axis=1)
@@ -37,7 +37,7 @@ def log_probabilities(logits: NDArray[np.floating[Any]], temperature: float) -> 
 
 
 def negative_log_likelihood(logarithms: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the mean of -log p(label) for log probabilities (N, 7)."""
+    """Return the mean of -log p(label) for log probabilities (N, classes)."""
     return float(-logarithms[np.arange(len(labels)), labels].mean())
 
 

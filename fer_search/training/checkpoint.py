@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fer_search.atomic import replacing
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.model import build_model
@@ -45,13 +46,13 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
     return state
 
 
-def checkpoint_bytes(recipe: Recipe) -> int:
+def checkpoint_bytes(recipe: Recipe, form: ImageForm = FER2013) -> int:
     """Return how large a checkpoint of this recipe's training is, but for some kilobytes, without building anything.
 
     Raises InvalidInput as `build_model` does.
     """
     with torch.device("meta"):
-        model = build_model(recipe)
+        model = build_model(recipe, form)
     weights = sum(value.nbytes for value in model.state_dict().values())
     averages = 2 if recipe.optimizer == "adamw" else int(recipe.momentum > 0)
     trained = sum(parameter.nbytes for parameter in model.parameters())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fer_search.recipe import Recipe
-from fer_search.training.model import NUM_EMOTIONS, Outputs
+from fer_search.training.model import Outputs
 
 
 def smooth_labels(targets: Tensor, smoothing: float) -> Tensor:
@@ -18,19 +18,19 @@ def smooth_labels(targets: Tensor, smoothing: float) -> Tensor:
     return targets * (1 - smoothing) + smoothing / targets.shape[1]
 
 
-def class_weights(labels: Tensor, power: float) -> Tensor:
-    """Return a weight (7,) for each class: its frequency in `labels` (N,) to the power -`power`.
+def class_weights(labels: Tensor, power: float, num_classes: int) -> Tensor:
+    """Return a weight (classes,) for each class: its frequency in `labels` (N,) to the power -`power`.
 
     The mean weight of the images is 1, so that the learning rate means the same for every power. A class without images
     has weight 1.
     """
-    counts = torch.bincount(labels, minlength=NUM_EMOTIONS).float()
+    counts = torch.bincount(labels, minlength=num_classes).float()
     weights = torch.where(counts > 0, (counts / len(labels)).clamp(min=1e-12) ** -power, 1.0)
     return weights * len(labels) / (weights * counts).sum()
 
 
 def image_losses(outputs: Outputs, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Return the loss (N,) of each image for targets (N, 7) whose rows sum to 1, not yet smoothed.
+    """Return the loss (N,) of each image for targets (N, classes) whose rows sum to 1, not yet smoothed.
 
     The main loss is cross entropy; the recipe's weights add the auxiliary classifiers' mean cross entropy and the mean
     binary cross entropy of the emotion heads.

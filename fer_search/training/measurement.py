@@ -1,5 +1,6 @@
 """A trained network, measured: what search-validation chooses after the training, and the figures of a split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from fer_search.training.metrics import evaluate
 from fer_search.training.views import VIEW_SETS, VIEWS, PredictionNet, combine
 
 Logits = dict[str, NDArray[np.float32]]
-"""The logits (N, 7) of each of VIEW_SETS."""
+"""The logits (N, classes) of each of VIEW_SETS."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,27 @@ def measure_training(network: nn.Module, splits: Splits) -> tuple[ViewChoice, di
     has no image. The logits are those of `validation` and `public`.
     """
     validation = split_logits(network, splits.validation)
-    choice = choose_views(validation, splits.validation.labels)
+    classes = splits.validation.classes
+    choice = choose_views(validation, splits.validation.labels, classes)
     public = split_logits(network, splits.public)
     unique = splits.public_unique
     metrics = {
-        "validation": figures_of(validation, splits.validation.labels, choice),
-        "public": figures_of(public, splits.public.labels, choice),
+        "validation": figures_of(validation, splits.validation.labels, classes, choice),
+        "public": figures_of(public, splits.public.labels, classes, choice),
     }
     if unique.any():
         alone = {views: logits[unique] for views, logits in public.items()}
-        metrics["public_unique"] = figures_of(alone, splits.public.labels[unique], choice)
+        metrics["public_unique"] = figures_of(alone, splits.public.labels[unique], classes, choice)
     return choice, metrics, {"validation": validation, "public": public}
 
 
-def choose_views(logits: Logits, labels: NDArray[np.int64]) -> ViewChoice:
+def choose_views(logits: Logits, labels: NDArray[np.int64], classes: Sequence[str]) -> ViewChoice:
     """Fit a temperature for each view set and choose the one with the higher accuracy, or at a tie the lower NLL."""
     temperature = {views: fit_temperature(values, labels) for views, values in logits.items()}
-    found = {views: evaluate(values, labels, temperature=temperature[views]) for views, values in logits.items()}
+    found = {
+        views: evaluate(values, labels, classes=classes, temperature=temperature[views])
+        for views, values in logits.items()
+    }
     accuracy = {views: each["accuracy"] for views, each in found.items()}
     nll = {views: each["calibrated"]["nll"] for views, each in found.items()}
     best = min(VIEW_SETS, key=lambda views: (-accuracy[views], nll[views]))
@@ -73,6 +78,9 @@ def split_logits(network: nn.Module, faces: Faces) -> Logits:
     }
 
 
-def figures_of(logits: Logits, labels: NDArray[np.int64], choice: ViewChoice) -> dict[str, Any]:
+def figures_of(logits: Logits, labels: NDArray[np.int64], classes: Sequence[str], choice: ViewChoice) -> dict[str, Any]:
     """Return the figures of each view set at its temperature."""
-    return {views: evaluate(logits[views], labels, temperature=choice.temperature[views]) for views in VIEW_SETS}
+    return {
+        views: evaluate(logits[views], labels, classes=classes, temperature=choice.temperature[views])
+        for views in VIEW_SETS
+    }

@@ -1,7 +1,7 @@
 """The figures of logits: accuracy with its interval, F1, precision, recall, calibration. Loads no torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,35 +13,44 @@ from fer_search.training.calibration import calibration_error, log_probabilities
 NORMAL_QUANTILE = 1.959963984540054  # of 0.975
 
 
-def evaluate(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, temperature: float) -> dict[str, Any]:
-    """Return all figures of logits (N, 7) against labels (N,), ready for JSON.
+def evaluate(
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, classes: Sequence[str], temperature: float
+) -> dict[str, Any]:
+    """Return all figures of logits (N, classes) against labels (N,), ready for JSON.
 
     The 95 % interval of the accuracy is Wilson's (1927), the calibration error the expected one over 15 bins of equal
     width. NLL and calibration error are those of softmax(logits), and under `calibrated` those of
-    softmax(logits / temperature). Recall of an emotion without images and precision of one that was never predicted
+    softmax(logits / temperature). Recall of a class without images and precision of one that was never predicted
     are None.
     """
     from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
     predicted = logits.argmax(1)
     correct = predicted == labels
-    classes = np.arange(len(EMOTIONS))
+    indices = np.arange(len(classes))
     low, high = accuracy_interval(int(correct.sum()), len(labels))
     # nan tells what has no value; as None it can be written as JSON
-    recall = recall_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)
-    precision = precision_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)
+    recall = recall_score(labels, predicted, labels=indices, average=None, zero_division=np.nan)
+    precision = precision_score(labels, predicted, labels=indices, average=None, zero_division=np.nan)
     return {
+        "classes": list(classes),
         "num_images": len(labels),
         "accuracy": float(correct.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
-        "macro_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)),
+        "macro_f1": float(f1_score(labels, predicted, labels=indices, average="macro", zero_division=0.0)),
         **_confidence(logits, labels, temperature=1.0),
         "calibrated": {"temperature": temperature, **_confidence(logits, labels, temperature=temperature)},
-        "precision": _by_emotion(precision),
-        "recall": _by_emotion(recall),
-        "confusion": confusion_matrix(labels, predicted, labels=classes).tolist(),
+        "precision": _by_class(classes, precision),
+        "recall": _by_class(classes, recall),
+        "confusion": confusion_matrix(labels, predicted, labels=indices).tolist(),
     }
+
+
+def classes_of(figures: Mapping[str, Any]) -> Sequence[str]:
+    """Return the classes that figures are about, in the order of the confusion; an older version did not note them."""
+    found: Sequence[str] = figures.get("classes", EMOTIONS)
+    return found
 
 
 def accuracy_interval(num_correct: int, num_images: int) -> tuple[float, float]:
@@ -74,5 +83,5 @@ def _confidence(
     }
 
 
-def _by_emotion(values: NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else float(value) for name, value in zip(EMOTIONS, values, strict=True)}
+def _by_class(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(classes, values, strict=True)}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_search.data.faces import EMOTIONS, IMAGE_SIZE
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.backbone import Backbone, backbone_problems, build_backbone, normalisation
@@ -16,11 +16,12 @@ from fer_search.training.neck import CrossScaleFusion, MapAttention, PyramidPool
 EMOTION_HIDDEN = 32
 # What a network that is not made for this raises, deep inside timm or torch.
 BUILD_ERRORS = (TypeError, AssertionError, RuntimeError, AttributeError, LookupError, NotImplementedError, ValueError)
-NUM_EMOTIONS = len(EMOTIONS)
+MOST_BILINEAR = 2
+"""Bilinear interpolation looks at two pixels a side; shrinking by more would skip some."""
 
 
 class Outputs(NamedTuple):
-    """What the network says while it is trained: (N, 7) each."""
+    """What the network says while it is trained: (N, classes) each."""
 
     logits: Tensor
     emotion_logits: Tensor | None  # "is it this emotion?", of each emotion's own head
@@ -28,16 +29,24 @@ class Outputs(NamedTuple):
 
 
 class EmotionNet(nn.Module):
-    """Faces in [0, 1], shape (N, 1, 48, 48), to logits (N, 7).
+    """Images in [0, 1], shape (N, channels, size, size) by their `form`, to logits (N, classes).
 
     Resizing and the normalisation that the backbone's published weights want are part of the network, so that whoever
     uses the weights cannot get them wrong. All layers exist when the constructor returns.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe) -> None:
+    mean: float | Tensor
+    std: float | Tensor
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, form: ImageForm) -> None:
         super().__init__()
+        self.form = form
         self.image_size = recipe.image_size
-        self.mean, self.std = normalisation(backbone)
+        for name, values in zip(("mean", "std"), normalisation(backbone, form.channels), strict=True):
+            if form.channels == 1:
+                setattr(self, name, values[0])
+            else:
+                self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         shapes = backbone.shapes
         channels = [shape[0] for shape in shapes]
         self.backbone = backbone
@@ -48,12 +57,13 @@ class EmotionNet(nn.Module):
         self.pyramid = PyramidPooling(*pooled[0]) if recipe.pyramid_pooling else None
         num_features = sum(shape[0] for shape in pooled) + (self.pyramid.num_features if self.pyramid else 0)
         self.dropout = nn.Dropout(recipe.dropout)
-        self.classifier = nn.Linear(num_features, NUM_EMOTIONS)
-        self.emotion_heads = EmotionHeads(num_features) if recipe.emotion_heads_weight else None
-        self.auxiliary = nn.ModuleList(nn.Linear(num, NUM_EMOTIONS) for num in channels[:-1] if recipe.auxiliary_weight)
+        num_classes = len(form.classes)
+        self.classifier = nn.Linear(num_features, num_classes)
+        self.emotion_heads = EmotionHeads(num_features, num_classes) if recipe.emotion_heads_weight else None
+        self.auxiliary = nn.ModuleList(nn.Linear(num, num_classes) for num in channels[:-1] if recipe.auxiliary_weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, 7) of images (N, 1, 48, 48) in [0, 1]."""
+        """Return the logits (N, classes) of images (N, channels, size, size) in [0, 1]."""
         logits: Tensor = self.classifier(self.dropout(self._features(self._maps(images))))
         return logits
 
@@ -73,9 +83,10 @@ class EmotionNet(nn.Module):
         )
 
     def _maps(self, images: Tensor) -> list[Tensor]:
-        if self.image_size != IMAGE_SIZE:
+        if self.image_size != self.form.size:
             size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+            shrinks = self.form.size > MOST_BILINEAR * self.image_size
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
         maps: list[Tensor] = self.backbone((images - self.mean) / self.std)
         return maps
 
@@ -91,19 +102,19 @@ class EmotionNet(nn.Module):
 class EmotionHeads(nn.Module):
     """A small network of its own for each emotion, computed side by side."""
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(num_features, NUM_EMOTIONS * EMOTION_HIDDEN)
-        self.answer = nn.Conv1d(NUM_EMOTIONS * EMOTION_HIDDEN, NUM_EMOTIONS, 1, groups=NUM_EMOTIONS)
+        self.hidden = nn.Linear(num_features, num_classes * EMOTION_HIDDEN)
+        self.answer = nn.Conv1d(num_classes * EMOTION_HIDDEN, num_classes, 1, groups=num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the logit (N, 7) of "it is this emotion" for features (N, D)."""
+        """Return the logit (N, classes) of "it is this emotion" for features (N, D)."""
         answer: Tensor = self.answer(F.relu(self.hidden(features))[:, :, None])
         return answer[:, :, 0]
 
 
-def build_model(recipe: Recipe) -> EmotionNet:
-    """Build the network of `recipe` on the CPU, its weights drawn from the recipe's seed alone.
+def build_model(recipe: Recipe, form: ImageForm = FER2013) -> EmotionNet:
+    """Build the network of `recipe` for images of this form on the CPU, its weights drawn from the recipe's seed alone.
 
     Raises InvalidInput if timm has no such backbone or the backbone cannot take the recipe's settings.
     """
@@ -113,8 +124,8 @@ def build_model(recipe: Recipe) -> EmotionNet:
         torch.manual_seed(recipe.seed)
         try:
             with memory_errors():  # which are of no setting
-                backbone = build_backbone(recipe).eval()
-                model = EmotionNet(backbone, recipe)
+                backbone = build_backbone(recipe, form.channels).eval()
+                model = EmotionNet(backbone, recipe, form)
         except InvalidInput:  # says already what is wrong, and is a ValueError too
             raise
         except BUILD_ERRORS as error:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_search.data.faces import IMAGE_SIZE
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.recipe import Recipe
 from fer_search.training.model import build_model
 
@@ -34,15 +34,15 @@ class ModelSummary:
         return Part("total", sum(p.num_parameters for p in self.parts), sum(p.flops for p in self.parts))
 
 
-def summarize(recipe: Recipe) -> ModelSummary:
+def summarize(recipe: Recipe, form: ImageForm = FER2013) -> ModelSummary:
     """Return the parts that the recipe switches on, in the order in which a face passes through them.
 
     Heads that only training uses cost no FLOPs here. Raises InvalidInput as `build_model` does.
     """
-    model = build_model(recipe).eval()
+    model = build_model(recipe, form).eval()
     # The counter does not see into torch's fused attention.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        model(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE))
+        model(torch.zeros(1, form.channels, form.size, form.size))
     counts = counter.get_flop_counts()
     parts = []
     for name, part in model.named_children():

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_search.data.faces import EMOTIONS
-
 NUM_RESAMPLES = 10_000
 
 
 def compare(
-    first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.int64], *, seed: int = 0
+    first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.int64], *, num_classes: int, seed: int = 0
 ) -> dict[str, Any]:
     """Compare the classes (N,) that two models predict for images with these labels (N,), ready for JSON.
 
@@ -26,7 +24,7 @@ def compare(
     """
     only_first = int(np.count_nonzero((first == labels) & (second != labels)))
     only_second = int(np.count_nonzero((first != labels) & (second == labels)))
-    seen, resampled = _differences(first, second, labels, np.random.default_rng(seed))
+    seen, resampled = _differences(first, second, labels, num_classes, np.random.default_rng(seed))
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     return {
         "num_images": len(labels),
@@ -49,28 +47,31 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def _differences(
-    first: NDArray[np.int64], second: NDArray[np.int64], labels: NDArray[np.int64], rng: np.random.Generator
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the differences (2,) of accuracy and macro-F1, and (NUM_RESAMPLES, 2) of resampled images.
 
     All that an image contributes is its cell in the table of label, first and second prediction. So drawing N images
     with replacement is drawing the table from a multinomial distribution, without a list of N images per resample.
     """
-    num_classes, num_images = len(EMOTIONS), len(labels)
-    table = np.zeros((num_classes,) * 3, dtype=np.int64)
-    np.add.at(table, (labels, first, second), 1)
-    occupied = np.flatnonzero(table)
-    tables = np.zeros((NUM_RESAMPLES + 1, table.size), dtype=np.int64)
-    tables[0] = table.ravel()
-    tables[1:, occupied] = rng.multinomial(num_images, table.ravel()[occupied] / num_images, size=NUM_RESAMPLES)
-    cubes = tables.reshape(-1, num_classes, num_classes, num_classes)
-    one, other = (_accuracy_and_macro_f1(cubes.sum(axis)) for axis in (3, 2))
+    # Of the table, which for many classes is huge, only the cells that images are in.
+    cells, counts = np.unique(np.stack([labels, first, second]), axis=1, return_counts=True)
+    num_images = len(labels)
+    drawn = rng.multinomial(num_images, counts / num_images, size=NUM_RESAMPLES)
+    tables = np.concatenate([counts[None], drawn]).astype(np.float64)
+    one, other = (_accuracy_and_macro_f1(tables, cells[0], predicted, num_classes) for predicted in cells[1:])
     return one[0] - other[0], (one - other)[1:]
 
 
-def _accuracy_and_macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return accuracy and macro-F1 (R, 2) of confusion matrices (R, true, predicted); a class without both has F1 0."""
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    either = confusion.sum(1) + confusion.sum(2)
-    f1 = 2 * hits / np.maximum(either, 1)
-    return np.stack([hits.sum(1) / confusion.sum((1, 2)), f1.mean(1)], axis=1)
+def _accuracy_and_macro_f1(
+    tables: NDArray[np.float64], true: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int
+) -> NDArray[np.float64]:
+    """Return accuracy and macro-F1 (R, 2) of counts (R, cells) of images with these classes; without any, F1 is 0."""
+    is_true, is_predicted = np.eye(num_classes)[true], np.eye(num_classes)[predicted]
+    hits = tables @ (is_true * is_predicted)
+    f1 = 2 * hits / np.maximum(tables @ (is_true + is_predicted), 1)
+    return np.stack([hits.sum(1) / tables.sum(1), f1.mean(1)], axis=1)

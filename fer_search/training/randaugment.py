@@ -1,8 +1,9 @@
-"""RandAugment for batches of grey faces: which operations, and each of them as one tensor operation on all images.
+"""RandAugment for batches of faces: which operations, and each of them as one tensor operation on all images.
 
 Every image draws its own parameters, and all images go through the same fixed sequence of tensor operations, with
 amounts that leave an image as it is where an operation was not drawn. So nothing here waits for the device, and the
-random draws do not depend on the pixels. Images are float tensors (N, 1, H, W) in [0, 1]; geometry is one resampling.
+random draws do not depend on the pixels. Images are float tensors (N, C, H, W) in [0, 1]; geometry is one resampling.
+The channels of a colour image share one tone curve, made of all their values, so that a hue stays what it was.
 """
 
 import torch

@@ -11,6 +11,7 @@ from torch import nn
 
 from fer_search.atomic import replacing
 from fer_search.checkpoints import CHECKPOINTS, Checkpoints
+from fer_search.data.faces import FER2013, ImageForm
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import MOST_MODEL_BYTES, check_file
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -96,10 +97,10 @@ def read_choice(directory: Path) -> Choice | None:
         return Choice(**json.loads(file.metadata()["choice"]))
 
 
-def load_model(recipe: Recipe, weights: Path) -> nn.Module:
+def load_model(recipe: Recipe, weights: Path, form: ImageForm = FER2013) -> nn.Module:
     """Build the recipe's network with the weights of a safetensors file, in evaluation mode on the CPU."""
     check_file(weights, most_bytes=MOST_MODEL_BYTES)
-    model = build_model(recipe)
+    model = build_model(recipe, form)
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:

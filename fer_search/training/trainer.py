@@ -84,6 +84,7 @@ class Trainer:
         self.captured = captured and device.type == "cuda"
         if device.type == "cpu":
             keep_freed_memory()
+        self.form = fit.form
         self.pixels, self.labels = _on_device(fit, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
         self.steps_per_epoch = num_steps(len(fit), recipe)
@@ -102,7 +103,7 @@ class Trainer:
             torch.cuda.empty_cache()
         self.micro_batch_size = micro_batch_size
         self.epoch = 0
-        self.model = initial_model(recipe).to(device).to(memory_format=torch.channels_last)
+        self.model = initial_model(recipe, self.form).to(device).to(memory_format=torch.channels_last)
         self.ema = AveragedWeights(self.model, recipe.ema_decay) if recipe.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, recipe)
         self.schedule = build_schedule(self.optimizer, recipe, self.steps_per_epoch)
@@ -112,7 +113,13 @@ class Trainer:
         """Make the step anew, for an optimizer that is where the training begins or goes on."""
         place_optimizer(self.optimizer, self.device)
         self.step = TrainingStep(
-            self.recipe, self.model, self.optimizer, self.pixels, self.labels, micro_batch_size=self.micro_batch_size
+            self.recipe,
+            self.model,
+            self.optimizer,
+            self.pixels,
+            self.labels,
+            classes=self.form.classes,
+            micro_batch_size=self.micro_batch_size,
         )
         self._take = CapturedStep(self.step, CudaGraphs(self.device)) if self.captured else self.step
 

@@ -14,7 +14,12 @@ SHIFT = 2  # pixels
 ZOOM = 1.1
 
 View = Callable[[Tensor], Tensor]
-"""Turns images (N, 1, H, W) in [0, 1] into such images."""
+"""Turns images (N, C, H, W) in [0, 1] into such images."""
+
+
+def as_images(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels, (N, H, W) grey or (N, H, W, 3), as float images (N, C, H, W) from 0 to 255."""
+    return (pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.movedim(-1, 1)).float()
 
 
 def identity(images: Tensor) -> Tensor:
@@ -56,8 +61,8 @@ VIEW_SETS: dict[str, tuple[str, ...]] = {"plain": ("identity",), "tta": tuple(VI
 class PredictionNet(nn.Module):
     """A trained network as it is used: softmax of its output are the final probabilities.
 
-    The output (N, 7) is the network's own divided by the temperature for one view, and for several the logarithm of
-    the mean probability divided by the temperature.
+    The output (N, classes) is the network's own divided by the temperature for one view, and for several the logarithm
+    of the mean probability divided by the temperature.
     """
 
     def __init__(self, network: nn.Module, *, views: Sequence[str], temperature: float) -> None:
@@ -67,7 +72,7 @@ class PredictionNet(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, 7) of images (N, 1, 48, 48) in [0, 1]."""
+        """Return the logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         # One pass over all views: an exported file then holds the network once.
         seen = torch.cat([VIEWS[name](images) for name in self.views])
         logits = self.network(seen).unflatten(0, (len(self.views), -1))
@@ -75,7 +80,7 @@ class PredictionNet(nn.Module):
 
 
 def combine(logits: Tensor) -> Tensor:
-    """Return logits (N, 7) whose softmax is the mean of the views' probabilities, for logits (views, N, 7)."""
+    """Return logits (N, C) whose softmax is the mean of the views' probabilities, for logits (views, N, C)."""
     if len(logits) == 1:
         return logits[0]
     return torch.logsumexp(logits.log_softmax(-1), 0) - math.log(len(logits))

@@ -17,7 +17,7 @@ import torch
 from bench_training import recipe_of
 
 from fer_search.bundle import write_onnx
-from fer_search.data.faces import EMOTIONS
+from fer_search.data.faces import FER2013
 from fer_search.predict import BATCH, read_network
 from fer_search.training.model import build_model
 from fer_search.training.views import VIEW_SETS, PredictionNet
@@ -42,7 +42,7 @@ def main() -> None:
 
 def compare(prediction: PredictionNet, file: Path, views: str, num_faces: int, rounds: int) -> None:
     """Print how long both take for so many faces."""
-    session = read_network(file, len(EMOTIONS))
+    session = read_network(file, FER2013)
     images = np.random.default_rng(0).random((num_faces, 1, 48, 48), dtype=np.float32)
     batch = torch.tensor(images)
 

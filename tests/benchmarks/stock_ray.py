@@ -45,7 +45,7 @@ from scipy import stats
 import fer_search.training
 import fer_search.tuning
 from fer_search.chance import ChanceLevel
-from fer_search.data.faces import Faces
+from fer_search.data.faces import EMOTIONS, Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.journal import FILE_NAME, Journal
@@ -220,7 +220,7 @@ def judge(recipe: Recipe, splits: Splits) -> dict[str, Any]:
 
 
 def ours(contest: Contest, repeat: int, directory: Path) -> list[Trial]:
-    hopeless = ChanceLevel.of(contest.splits.validation.labels).verdict
+    hopeless = ChanceLevel.of(contest.splits.validation.labels, len(EMOTIONS)).verdict
     return run_state(contest, contest.space, directory, hopeless)
 
 

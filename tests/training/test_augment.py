@@ -38,7 +38,7 @@ def images(faces):
 
 def test_the_chance_of_randaugment_depends_on_the_emotion_by_name():
     recipe = Recipe().replace(RANDAUGMENT)
-    found = dict(zip(EMOTIONS, ours.randaugment_chance(torch.arange(7), recipe).tolist(), strict=True))
+    found = dict(zip(EMOTIONS, ours.randaugment_chance(torch.arange(7), EMOTIONS, recipe).tolist(), strict=True))
     assert found.pop("fear") == pytest.approx(0.95)
     assert found.pop("sad") == pytest.approx(0.9)
     assert list(found.values()) == pytest.approx([0.8] * 5)
@@ -57,7 +57,7 @@ def test_only_images_of_an_emotion_with_a_chance_are_touched(faces, field, emoti
     recipe = Recipe().replace({**STILL, **RANDAUGMENT, **never, field: 1.0})
     pixels = torch.tensor(faces.pixels[:140])
     labels = torch.arange(140) % 7
-    images = ours.distort(pixels, labels, recipe, generator())
+    images = ours.distort(pixels, labels, EMOTIONS, recipe, generator())
     touched = ((images[:, 0] - pixels / 255).abs() > 1e-3).any(2).any(1)
     assert {EMOTIONS[label] for label in labels[touched]} == emotions
 
@@ -67,8 +67,8 @@ def test_with_equal_chances_the_label_has_no_say_in_the_image(faces):
     recipe = Recipe().replace({**EVERYTHING, **equal})
     pixels = torch.tensor(faces.pixels[:70])
     labels = torch.arange(70) % 7
-    first = ours.distort(pixels, labels, recipe, generator())
-    assert torch.equal(first, ours.distort(pixels, labels.flip(0), recipe, generator()))
+    first = ours.distort(pixels, labels, EMOTIONS, recipe, generator())
+    assert torch.equal(first, ours.distort(pixels, labels.flip(0), EMOTIONS, recipe, generator()))
 
 
 def test_flips_happen_as_often_as_asked_and_mirror_left_and_right(images):
@@ -210,9 +210,9 @@ def test_cutmix_gets_its_share_of_the_mixed_images_and_mixup_the_others(share):
 def test_the_generator_alone_decides_and_images_stay_in_range(faces):
     recipe = Recipe().replace(EVERYTHING)
     pixels, labels = torch.tensor(faces.pixels[:33]), torch.tensor(faces.labels[:33])
-    first = ours.augment(pixels, labels, recipe, generator(1))
-    again = ours.augment(pixels, labels, recipe, generator(1))
-    other = ours.augment(pixels, labels, recipe, generator(2))
+    first = ours.augment(pixels, labels, EMOTIONS, recipe, generator(1))
+    again = ours.augment(pixels, labels, EMOTIONS, recipe, generator(1))
+    other = ours.augment(pixels, labels, EMOTIONS, recipe, generator(2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
@@ -233,8 +233,8 @@ CHANGES = {
 def test_every_augmentation_field_changes_the_images_or_the_targets(faces, field):
     pixels, labels = torch.tensor(faces.pixels[:64]), torch.arange(64) % 7
     recipe = Recipe().replace(EVERYTHING)
-    before = ours.augment(pixels, labels, recipe, generator())
-    after = ours.augment(pixels, labels, recipe.replace({field: CHANGES[field]}), generator())
+    before = ours.augment(pixels, labels, EMOTIONS, recipe, generator())
+    after = ours.augment(pixels, labels, EMOTIONS, recipe.replace({field: CHANGES[field]}), generator())
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -261,7 +261,7 @@ def test_a_device_is_neither_asked_for_a_value_nor_sent_one():
     random = generator()
     with FakeTensorMode(), HostValues() as host_values:
         pixels, labels = torch.zeros(8, 48, 48, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
-        images, targets = ours.augment(pixels, labels, Recipe().replace(EVERYTHING), random)
+        images, targets = ours.augment(pixels, labels, EMOTIONS, Recipe().replace(EVERYTHING), random)
     assert images.shape == (8, 1, 48, 48)
     assert targets.shape == (8, 7)
     assert host_values.found == []
@@ -270,6 +270,6 @@ def test_a_device_is_neither_asked_for_a_value_nor_sent_one():
 def test_with_everything_off_only_the_range_changes(faces):
     pixels, labels = torch.tensor(faces.pixels[:8]), torch.tensor(faces.labels[:8])
     recipe = Recipe().replace({**STILL, "randaugment_magnitude": 0.0})
-    images, targets = ours.augment(pixels, labels, recipe, generator())
+    images, targets = ours.augment(pixels, labels, EMOTIONS, recipe, generator())
     assert torch.equal(images[:, 0], pixels / 255)
     assert torch.equal(targets, F.one_hot(labels, 7).float())

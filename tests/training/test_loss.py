@@ -54,7 +54,7 @@ def test_auxiliary_and_emotion_heads_are_added_with_their_weights():
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_class_weights_are_powers_of_rarity_with_mean_one_over_the_images(power):
     labels = torch.repeat_interleave(torch.arange(7), torch.tensor(FER2013))
-    weights = class_weights(labels, power)
+    weights = class_weights(labels, power, 7)
     assert float(weights[labels].mean()) == pytest.approx(1, rel=1e-4)
     assert float(weights[1] / weights[3]) == pytest.approx((7215 / 436) ** power, rel=1e-4)
 
@@ -64,17 +64,17 @@ def test_balanced_weights_equal_scikit_learns():
 
     labels = torch.repeat_interleave(torch.arange(7), torch.tensor(FER2013))
     expected = compute_class_weight("balanced", classes=np.arange(7), y=labels.numpy())
-    np.testing.assert_allclose(class_weights(labels, 1.0).numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(class_weights(labels, 1.0, 7).numpy(), expected, rtol=1e-4)
 
 
 def test_a_class_without_images_has_a_finite_weight():
-    assert bool(torch.isfinite(class_weights(torch.tensor([0, 0, 3]), 1.0)).all())
+    assert bool(torch.isfinite(class_weights(torch.tensor([0, 0, 3]), 1.0, 7)).all())
 
 
 def test_class_weights_do_not_pull_a_happy_face_towards_disgust():
     """With torch's own weighted, smoothed cross entropy the best answer to a happy face is 18.5 % disgust."""
     labels = torch.repeat_interleave(torch.arange(7), torch.tensor(FER2013))
-    weights = class_weights(labels, 1.0)
+    weights = class_weights(labels, 1.0, 7)
     happy = F.one_hot(torch.tensor([3]), 7).float()
 
     def best_answer(loss):
@@ -99,7 +99,7 @@ def test_class_weights_do_not_pull_a_happy_face_towards_disgust():
 def test_the_size_of_the_loss_does_not_jump_between_mixed_and_unmixed_images():
     """On average over the training distribution the weight of an image is 1, whether it is mixed or not."""
     labels = torch.repeat_interleave(torch.arange(7), torch.tensor(FER2013))
-    weights = class_weights(labels, 1.0)
+    weights = class_weights(labels, 1.0, 7)
     targets = F.one_hot(labels, 7).float()
     other = targets[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     mixed = 0.3 * targets + 0.7 * other

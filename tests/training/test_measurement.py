@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
-from fer_search.data.faces import Faces
+from fer_search.data.faces import EMOTIONS, Faces
 from fer_search.data.splits import split_faces
 from fer_search.training.measurement import choose_views, measure_training
 from fer_search.training.model import build_model
@@ -44,7 +44,7 @@ def test_the_views_with_the_higher_validation_accuracy_are_chosen():
     worse = np.where(np.arange(70) < 10, (labels + 1) % 7, labels)
     for best in VIEW_SETS:
         logits = {views: sure_of(labels if views == best else worse, 2.0) for views in VIEW_SETS}
-        choice = choose_views(logits, labels)
+        choice = choose_views(logits, labels, EMOTIONS)
         assert choice.views == best
         assert choice.val_accuracy == {views: 1.0 if views == best else pytest.approx(6 / 7) for views in VIEW_SETS}
 
@@ -54,9 +54,9 @@ def test_at_a_tie_the_lower_nll_decides_and_then_the_single_view():
     worse = sure_of(np.where(np.arange(70) < 10, (labels + 1) % 7, labels), 2.0)
     unsure = worse.copy()
     unsure[::2] /= 4  # the same classes, and no temperature mends what varies from image to image
-    assert choose_views({"plain": unsure, "tta": worse}, labels).views == "tta"
-    assert choose_views({"plain": worse, "tta": unsure}, labels).views == "plain"
-    assert choose_views({"plain": worse, "tta": worse}, labels).views == "plain"
+    assert choose_views({"plain": unsure, "tta": worse}, labels, EMOTIONS).views == "tta"
+    assert choose_views({"plain": worse, "tta": unsure}, labels, EMOTIONS).views == "plain"
+    assert choose_views({"plain": worse, "tta": worse}, labels, EMOTIONS).views == "plain"
 
 
 def test_the_choice_does_not_depend_on_the_public_images(network, splits, measured):

@@ -21,7 +21,7 @@ def outcome():
 
 def test_the_figures_agree_with_scikit_learn(outcome):
     logits, labels = outcome
-    figures = evaluate(logits, labels, temperature=2.5)
+    figures = evaluate(logits, labels, classes=EMOTIONS, temperature=2.5)
     predicted = logits.argmax(1)
     assert figures["num_images"] == 300
     assert figures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
@@ -37,7 +37,10 @@ def test_the_figures_agree_with_scikit_learn(outcome):
 
 def test_the_figures_of_an_epoch_agree_with_those_of_an_evaluation(outcome):
     logits, labels = outcome
-    epoch, figures = epoch_metrics(torch.tensor(logits), torch.tensor(labels)), evaluate(logits, labels, temperature=1)
+    epoch, figures = (
+        epoch_metrics(torch.tensor(logits), torch.tensor(labels)),
+        evaluate(logits, labels, classes=EMOTIONS, temperature=1),
+    )
     assert epoch == pytest.approx(
         {"loss": figures["nll"], "accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"]}, rel=1e-5
     )
@@ -66,7 +69,7 @@ def test_a_class_without_images_has_no_recall_and_one_never_predicted_no_precisi
     logits, labels = outcome
     logits[:, EMOTIONS.index("fear")] = -100
     kept = labels != EMOTIONS.index("disgust")
-    figures = evaluate(logits[kept], labels[kept], temperature=1)
+    figures = evaluate(logits[kept], labels[kept], classes=EMOTIONS, temperature=1)
     assert figures["recall"]["disgust"] is None
     assert figures["precision"]["disgust"] == 0
     assert figures["precision"]["fear"] is None

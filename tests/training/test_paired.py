@@ -27,7 +27,7 @@ def test_the_exact_p_is_the_binomial_tail_summed_by_hand(only_first, only_second
 def test_the_discordant_images_are_counted():
     labels = np.array([0, 1, 2, 3, 4, 5])
     first, second = np.array([0, 1, 2, 0, 0, 0]), np.array([0, 0, 0, 3, 1, 0])
-    found = compare(first, second, labels)
+    found = compare(first, second, labels, num_classes=7)
     assert (found["only_first_correct"], found["only_second_correct"], found["num_images"]) == (2, 1, 6)
     assert found["accuracy_difference"]["value"] == pytest.approx(1 / 6)
     assert found["mcnemar_p"] == 1
@@ -35,7 +35,7 @@ def test_the_discordant_images_are_counted():
 
 def test_a_model_does_not_differ_from_itself():
     labels, first, _ = two_models(200)
-    found = compare(first, first, labels)
+    found = compare(first, first, labels, num_classes=7)
     nothing = {"value": 0, "low": 0, "high": 0}
     assert found["accuracy_difference"] == found["macro_f1_difference"] == nothing
     assert found["mcnemar_p"] == 1
@@ -43,7 +43,7 @@ def test_a_model_does_not_differ_from_itself():
 
 def test_the_values_are_the_differences_of_the_models_own_figures():
     labels, first, second = two_models(500)
-    found = compare(first, second, labels)
+    found = compare(first, second, labels, num_classes=7)
     assert found["accuracy_difference"]["value"] == pytest.approx((first == labels).mean() - (second == labels).mean())
     f1 = [f1_score(labels, each, labels=range(7), average="macro", zero_division=0) for each in (first, second)]
     assert found["macro_f1_difference"]["value"] == pytest.approx(f1[0] - f1[1])
@@ -51,7 +51,7 @@ def test_the_values_are_the_differences_of_the_models_own_figures():
 
 def test_the_intervals_are_those_of_scipys_paired_bootstrap():
     labels, first, second = two_models(400, seed=1)
-    found = compare(first, second, labels)
+    found = compare(first, second, labels, num_classes=7)
 
     def accuracy(labels, first, second, axis=-1):
         return (first == labels).mean(axis) - (second == labels).mean(axis)
@@ -71,13 +71,13 @@ def test_the_intervals_are_those_of_scipys_paired_bootstrap():
 
 def test_an_emotion_that_a_resample_lacks_is_no_error():
     labels = np.array([0, 0, 0, 1])
-    found = compare(np.array([0, 0, 1, 1]), np.array([0, 2, 0, 0]), labels)
+    found = compare(np.array([0, 0, 1, 1]), np.array([0, 2, 0, 0]), labels, num_classes=7)
     assert all(np.isfinite([found["macro_f1_difference"][key] for key in ("value", "low", "high")]))
 
 
 def test_the_same_predictions_give_the_same_intervals():
     labels, first, second = two_models(300)
-    assert compare(first, second, labels) == compare(first, second, labels)
+    assert compare(first, second, labels, num_classes=7) == compare(first, second, labels, num_classes=7)
 
 
 def test_a_tenth_of_public_test_discordant_separates_at_about_one_point():

@@ -6,11 +6,12 @@ import pytest
 import timm
 import torch
 
+from fer_search.data.faces import ImageForm
 from fer_search.errors import InvalidInput
 from fer_search.recipe import Recipe
 from fer_search.training import pretrained
 from fer_search.training.model import build_model
-from fer_search.training.pretrained import PACKAGES, load_pretrained, package_file, published_state
+from fer_search.training.pretrained import PACKAGES, initial_model, load_pretrained, package_file, published_state
 
 
 def needs_weights(name):
@@ -69,7 +70,7 @@ def test_the_published_logits_are_those_of_the_packages_own_network():
 def test_a_grey_face_gives_the_maps_of_the_same_face_in_three_equal_colours(name):
     needs_weights(name)
     model = build_model(Recipe().replace({"backbone": name, "pretrained": True, "stem_stride": 2})).eval()
-    load_pretrained(model.backbone, name)
+    load_pretrained(model.backbone, name, 1)
     reference = timm.create_model(name).eval()
     reference.load_state_dict(published_state(name, package_file(PACKAGES[name])))
     images = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -77,6 +78,21 @@ def test_a_grey_face_gives_the_maps_of_the_same_face_in_three_equal_colours(name
         expected = reference.forward_features(((images - 0.5) / 0.5).expand(-1, 3, -1, -1))
         found = model.backbone((images - model.mean) / model.std)[-1]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_coloured_image_gives_the_maps_of_timms_own_network():
+    name = "tf_efficientnet_lite0"
+    needs_weights(name)
+    form = ImageForm(("a", "b"), 48, 3)
+    model = initial_model(Recipe().replace({"backbone": name, "stem_stride": 2}), form).eval()
+    reference = timm.create_model(name).eval()
+    reference.load_state_dict(published_state(name, package_file(PACKAGES[name])))
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = reference.forward_features((images - 0.5) / 0.5)
+        found = model.backbone((images - model.mean) / model.std)[-1]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert model(images).shape == (2, 2)
 
 
 def test_a_file_in_another_order_is_refused(tmp_path):
@@ -94,4 +110,4 @@ def test_weights_that_cannot_be_had_are_one_clear_error_that_says_what_to_instal
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = build_model(Recipe().replace({"backbone": "tf_efficientnet_lite0"}))
     with pytest.raises(InvalidInput, match=r"pretrained: must be false: .*fer-search\[weights\].*, got True"):
-        load_pretrained(model.backbone, "tf_efficientnet_lite0")
+        load_pretrained(model.backbone, "tf_efficientnet_lite0", 1)

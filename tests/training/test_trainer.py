@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fer_search.data.faces import EMOTIONS
 from fer_search.errors import InvalidInput
 from fer_search.journal import reproducible
 from fer_search.training import step as step_module
@@ -202,7 +203,7 @@ def test_one_epoch_equals_a_loop_written_by_hand(small, fit, validation, adaptiv
 def test_dropout_draws_the_same_units_in_both_passes_of_sam(small, fit, validation):
     seen = []
     trainer = Trainer(small.replace({"dropout": 0.5, "epochs": 1}), fit, validation, device=CPU)
-    images, targets = augment(trainer.pixels[:32], trainer.labels[:32], trainer.recipe, torch.Generator())
+    images, targets = augment(trainer.pixels[:32], trainer.labels[:32], EMOTIONS, trainer.recipe, torch.Generator())
     trainer.model.dropout.register_forward_hook(lambda *_: seen.append(torch.rand(4)))
     trainer.step.dropout.seed(7)
     trainer.step.dropout.begin_step()
@@ -256,8 +257,8 @@ def test_batch_norm_statistics_move_once_per_micro_batch(small, fit, validation)
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step_with_its_number(small, fit, validation, monkeypatch):
     calls = itertools.count(1)
 
-    def spoiled(pixels, labels, recipe, generator):
-        images, targets = augment(pixels, labels, recipe, generator)
+    def spoiled(*arguments):
+        images, targets = augment(*arguments)
         return (images * float("nan") if next(calls) == 3 else images), targets
 
     monkeypatch.setattr(step_module, "augment", spoiled)

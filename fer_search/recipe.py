@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
-from fer_search.files import read_text
+from fer_search.files import read_toml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 # A list wherever it is written, as TOML and JSON have no other, so that what was read equals what was meant.
@@ -205,15 +205,6 @@ class Recipe(BaseModel):
         """Return 12 hexadecimal digits that name this recipe."""
         canonical = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or raise InvalidInput that names the file and the line."""
-    text = read_text(path)
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # the first also for numbers of thousands of digits
-        raise InvalidInput(problem(path, "file", "must be TOML", str(error))) from error
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:

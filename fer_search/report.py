@@ -8,12 +8,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fer_search.data.audit import Audit
-from fer_search.data.faces import EMOTIONS
 from fer_search.journal import Event, TrialRecord
-from fer_search.training.metrics import accuracy_interval, summary
 
 if TYPE_CHECKING:
+    from fer_search.data.audit import Audit
     from fer_search.training.model_summary import ModelSummary
     from fer_search.tuning.space import Space
 
@@ -29,6 +27,8 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
 
     The difference to trial 0, the space's own settings, is given for trials that reached the horizon, as it did.
     """
+    from fer_search.training.metrics import accuracy_interval  # numpy, which the command line alone does without
+
     first = next((t.last(space.metric) for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
     rows = []
     for rank, trial in enumerate(trials, start=1):
@@ -141,6 +141,9 @@ def training_table(result: Mapping[str, Any], *, title: str) -> Table:
 
 def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
     """Return precision, recall and confusion per emotion; rows are the true emotion, columns the predicted one."""
+    from fer_search.data.faces import EMOTIONS
+    from fer_search.training.metrics import summary
+
     table = new_table(title, caption=f"{summary(figures)}\nrows: true emotion, columns: predicted")
     for heading in ("emotion", "prec.", "recall", *EMOTIONS):
         table.add_column(heading, justify="left" if heading == "emotion" else "right")
@@ -191,8 +194,10 @@ def maps_line(summary: "ModelSummary") -> str:
     return f"the backbone's maps: {maps}"
 
 
-def audit_tables(found: Audit, *, title: str) -> list[Table]:
+def audit_tables(found: "Audit", *, title: str) -> list[Table]:
     """Return class counts and what the audit found for a terminal."""
+    from fer_search.data.faces import EMOTIONS
+
     counts = new_table(title, caption=f"fingerprint {found.fingerprint}")
     for heading in ("split", *EMOTIONS, "total"):
         counts.add_column(heading, justify="left" if heading == "split" else "right")

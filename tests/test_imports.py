@@ -13,7 +13,7 @@ RULES = {
     "fer_search.costs": HEAVY,
     "fer_search.row_selection": HEAVY,
     "fer_search.checkpoints": (*HEAVY, "fer_search.training", "fer_search.tuning"),
-    "fer_search.cli": HEAVY,
+    "fer_search.cli": (*HEAVY, "numpy"),
     "fer_search.data.fer2013": ("torch", "ray", "mlflow", "optuna"),
     "fer_search.data.splits": ("torch", "ray", "mlflow", "optuna"),
     "fer_search.rank_agreement": HEAVY,

@@ -223,7 +223,6 @@ def main() -> None:
     """Run the command line; exit codes are those of its help."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("fer_search").setLevel(logging.INFO)
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
     # Threads that spin for long while they wait bring a training to a crawl as soon as other work wants their cores;

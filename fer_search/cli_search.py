@@ -35,7 +35,6 @@ from fer_search.terminal import (
     print_retraining,
     print_search,
     progress,
-    search_rows,
     shown,
 )
 
@@ -187,7 +186,7 @@ def compare(
         other = "json" if as_json else "cost"
         raise InvalidInput(problem("command line", "csv", f"must not be given with --{other}", True))
     result = workflow.read_search(name, runs=runs)
-    rows = select_rows(search_rows(result), where=where or [], sort=sort, limit=limit)
+    rows = select_rows(result.rows(), where=where or [], sort=sort, limit=limit)
     if as_csv:
         typer.echo(rows_csv(rows), nl=False)
         return

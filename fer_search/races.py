@@ -13,7 +13,7 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, TrialRecord
 from fer_search.recipe import Recipe
 from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
-from fer_search.runs import SETTINGS, read_settings
+from fer_search.runs import RACE, SETTINGS, read_settings
 from fer_search.training.objective import TrainingObjective
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.race import RaceState, Standing, entrants
@@ -21,7 +21,6 @@ from fer_search.tuning.run import run_trials
 from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 
-RACE = "race"
 MIN_SEEDS = 3
 
 

@@ -29,6 +29,7 @@ FORMAT = 3
 SETTINGS = "settings.json"
 RESULT = "result.json"
 LOCK = ".lock"
+RACE = "race"
 LEDGER = "private_test_ledger.jsonl"
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -2,22 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord
 from fer_search.long_trainings import HorizonAgreement, read_agreement
-from fer_search.races import read_standings
-from fer_search.tradeoffs import Tradeoff, tradeoffs
+from fer_search.report import leader_line, leaderboard_rows
+from fer_search.runs import RACE
 from fer_search.tuning.importance import Importances, parameter_importances
 from fer_search.tuning.race import Standing
 from fer_search.tuning.select import leaderboard, select_winner
 from fer_search.tuning.space import Space
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+    from fer_search.tradeoffs import Tradeoff
+
+
+@dataclass(frozen=True, repr=False)
 class SearchResult:
-    """A search as it stands: its settings, its space, and every trial with its learning curve."""
+    """A search as it stands: its settings, its space, and every trial with its learning curve.
+
+    `trials` are records by number: `parameters`, `state` (RUNNING, PAUSED, COMPLETE, PRUNED or FAIL) and in `epochs`
+    the metrics of each epoch. A notebook shows the leaderboard and plots. Where the objective was another one (see
+    `optimize`), there is neither race nor long training, and no 95 % interval, since it may be no accuracy.
+    """
 
     directory: Path
     settings: dict[str, Any]
@@ -38,29 +48,70 @@ class SearchResult:
         """Return the trials, best first."""
         return leaderboard(self.trials, metric=self.space.metric)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the leaderboard as `compare --json` has it, a row per trial with its searched `parameters`.
+
+        `low` and `high` are the 95 % interval of an accuracy (Wilson's, 1927), else None.
+        """
+        num_validation = self.settings.get("data", {}).get("num_validation")
+        return leaderboard_rows(self.leaderboard(), self.space, num_validation=num_validation)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return the leaderboard with a column for each searched parameter; missing values are NaN."""
+        import pandas as pd
+
+        from fer_search.row_selection import flat
+
+        return pd.DataFrame([flat(row) for row in self.rows()])
+
     def importances(self) -> Importances:
-        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank."""
+        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank.
+
+        Raises InvalidInput below twenty trials.
+        """
         return parameter_importances(self.trials, self.space)
 
     def standings(self) -> list[Standing]:
         """Return how the best did with fresh seeds, the leader first; empty where there was no race."""
+        if not (self.directory / RACE).exists():
+            return []
+        from fer_search.races import read_standings  # torch, which a search of another objective does without
+
         return read_standings(self.directory, self.space, self.trials)
 
     def rank_agreement(self) -> HorizonAgreement | None:
         """Return how the trials that were trained long rank there and here; None where none was."""
         return read_agreement(self.directory, self.trials, self.standings(), metric=self.space.metric)
 
-    def tradeoffs(self, cost: str) -> list[Tradeoff]:
+    def tradeoffs(self, cost: str) -> "list[Tradeoff]":
         """Return the trials at the horizon by a cost of their networks, and which are on the Pareto front.
 
-        The cost that the search looked at is what it recorded; any other is measured now.
+        `cost` is parameters, flops (of one face; a multiplication and an addition are 2) or latency (milliseconds of
+        one face on one CPU thread); raises InvalidInput for another one. The cost that the search looked at is what it
+        recorded; any other is measured now.
         """
+        from fer_search.tradeoffs import tradeoffs
+
         source, recorded = self.directory / JOURNAL, cost == self.space.cost
         return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, recorded=recorded)
 
     def winner(self) -> TrialRecord:
-        """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""
+        """Return the leader of the race, or where there was none the best trial of those that reached the horizon.
+
+        Raises InvalidInput where no trial did.
+        """
         standings = self.standings()
         if standings and not standings[0].failed:
             return next(trial for trial in self.trials if trial.number == standings[0].trial)
         return select_winner(self.trials, metric=self.space.metric)
+
+    def __repr__(self) -> str:
+        done = sum(trial.ended for trial in self.trials)
+        line = leader_line(self.rows(), self.space)
+        return f"<SearchResult {self.name!r}: {done} of {self.space.num_trials} trials have ended; {line}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fer_search.html_report.notebook import result_html  # matplotlib, which nothing else needs
+
+        return result_html(self)

@@ -22,7 +22,6 @@ from fer_search.journal import Event
 from fer_search.report import (
     event_line,
     figures_table,
-    leaderboard_rows,
     leaderboard_table,
     leak_line,
     paired_lines,
@@ -154,12 +153,6 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def search_rows(result: "SearchResult") -> list[dict[str, Any]]:
-    """Return a search's leaderboard as it stands, a row per trial."""
-    num_validation = result.settings["data"]["num_validation"]
-    return leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
-
-
 def print_search(
     result: "SearchResult",
     rows: list[dict[str, Any]],
@@ -181,7 +174,7 @@ def print_search(
     title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
     out.print(leaderboard_table(rows, result.space, title=title))
     if rows:
-        first = next((row for row in search_rows(result) if row["trial"] == 0), None)
+        first = next((row for row in result.rows() if row["trial"] == 0), None)
         out.print(parameters_table(rows, first))
     if standings:
         out.print(race_table(standings, title=f"{result.name}: race"))
@@ -198,7 +191,7 @@ def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None
     """
     cost = result.space.cost
     tradeoffs = None if cost is None else result.tradeoffs(cost)
-    print_search(result, search_rows(result), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
+    print_search(result, result.rows(), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
     if not result.complete:
         err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)

@@ -7,8 +7,8 @@ import pytest
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import TrialRecord
-from fer_search.races import RACE, missing_entrants
-from fer_search.runs import SETTINGS, write_json
+from fer_search.races import missing_entrants
+from fer_search.runs import RACE, SETTINGS, write_json
 from fer_search.searches import enlarge
 from fer_search.spaces import check_space
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table as TerminalTable
-from rich.text import Text
 
 from fer_search.atomic import replacing
 from fer_search.data.audit import audit
@@ -17,10 +15,11 @@ from fer_search.errors import InvalidInput
 from fer_search.html_report import search_plots, training_plots
 from fer_search.html_report.augmentation import augmentation
 from fer_search.html_report.drawing import Plot
+from fer_search.html_report.tables import Table, from_terminal, trials_table
 from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, split_for
-from fer_search.report import audit_tables, leaderboard_rows, short_value, target_line, training_table
+from fer_search.report import audit_tables, target_line, training_table
 from fer_search.report_stages import race_table
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
@@ -30,24 +29,6 @@ from fer_search.trainings import read_logits
 PAGE = "report.html"
 NUM_ROWS = 20
 NUM_CONTOURS = 2  # parameters of a contour plot
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under headings; a cell is text, and `strong` ones, by row and column, stand out."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    strong: set[tuple[int, int]] = field(default_factory=set)
-    caption: str = ""
-
-
-def from_terminal(table: TerminalTable) -> Table:
-    """Return a terminal's table for the page, without its colours."""
-    cells = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
-    headings = [str(column.header) if table.show_header else "" for column in table.columns]
-    caption = Text.from_markup(str(table.caption or "")).plain
-    return Table(headings, [list(row) for row in zip(*cells, strict=True)], caption=caption)
 
 
 @dataclass(frozen=True)
@@ -87,8 +68,7 @@ def write_report(result: SearchResult, directory: Path) -> Path:
 
 def report_sections(result: SearchResult) -> list[Section]:
     """Return the sections, those of what has not been done yet with the command that does it."""
-    num_validation = result.settings["data"]["num_validation"]
-    rows = leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
+    rows = result.rows()
     if not rows or rows[0][result.space.metric] is None:
         return [Section("Summary", "No trial has anything to compare yet.")]
     return [
@@ -131,30 +111,8 @@ def _summary(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
 
 
 def _trials(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
-    space = result.space
-    first = next((row for row in rows if row["trial"] == 0), None)
-    shown = rows[:NUM_ROWS]
-    searched = list(space.searched)
-    strong = {
-        (row, column + 5)
-        for row, each in enumerate(shown)
-        for column, name in enumerate(searched)
-        if first is not None and each["parameters"][name] != first["parameters"][name]
-    }
-    cells = [
-        [
-            f"{row['trial']}{'*' if row['trial'] == 0 else ''}",
-            row["state"],
-            str(row["epochs"]),
-            "" if row[space.metric] is None else f"{row[space.metric]:.4f}",
-            "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
-            *(short_value(row["parameters"][name]) for name in searched),
-        ]
-        for row in shown
-    ]
-    table = Table(["trial", "state", "epochs", space.metric, "95 % interval", *searched], cells, strong)
-    text = f"The best {len(shown)} of {len(rows)} trials. * the space's own settings; bold: other than those."
-    return Section("Trials", text, [table], [search_plots.epochs_spent(result)])
+    table = trials_table(rows, result.space, limit=NUM_ROWS)
+    return Section("Trials", "", [table], [search_plots.epochs_spent(result)])
 
 
 def _parameters(result: SearchResult) -> Section:

@@ -23,6 +23,8 @@ def result_html(result: SearchResult) -> str:
         verdict = f"Race with fresh seeds: {race_verdict(standings)}."
     else:
         verdict = "The best of many trials looks better than it is."
+        if result.settings.get("kind") == "search":
+            verdict += f" fer_search.race({result.name!r}) trains the best again with fresh seeds."
     environment = Environment(
         loader=PackageLoader("fer_search", "html_report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -12,22 +12,28 @@ if TYPE_CHECKING:
     from fer_search.data.faces import EMOTIONS, Faces
     from fer_search.data.fer2013 import load_faces
     from fer_search.errors import InvalidInput
+    from fer_search.objective_search import optimize
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
     from fer_search.search_result import SearchResult, read_search
+    from fer_search.tuning.connection import Resources
+    from fer_search.tuning.limit import Budget
     from fer_search.workflow import evaluate, export, plan_packing, race, resume, retrain, search, train
 
 _HOMES = {
+    "Budget": "fer_search.tuning.limit",
     "EMOTIONS": "fer_search.data.faces",
     "Faces": "fer_search.data.faces",
     "InvalidInput": "fer_search.errors",
     "Predictor": "fer_search.predict",
     "Recipe": "fer_search.recipe",
+    "Resources": "fer_search.tuning.connection",
     "SearchResult": "fer_search.search_result",
     "calibrate": "fer_search.calibrations",
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
+    "optimize": "fer_search.objective_search",
     "plan_packing": "fer_search.workflow",
     "race": "fer_search.workflow",
     "read_search": "fer_search.search_result",
@@ -39,15 +45,18 @@ _HOMES = {
 
 __all__ = [
     "EMOTIONS",
+    "Budget",
     "Faces",
     "InvalidInput",
     "Predictor",
     "Recipe",
+    "Resources",
     "SearchResult",
     "calibrate",
     "evaluate",
     "export",
     "load_faces",
+    "optimize",
     "plan_packing",
     "race",
     "read_search",

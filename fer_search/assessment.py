@@ -9,8 +9,9 @@ from fer_search.data.faces import Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
+from fer_search.files import read_toml
 from fer_search.predict import MANIFEST, PredictionEntry, bundle_form, read_manifest
-from fer_search.recipe import Recipe, read_toml
+from fer_search.recipe import Recipe
 from fer_search.record import split_for
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare

@@ -19,7 +19,9 @@ from fer_search.cli_options import (
     DataOption,
     JsonOption,
     Overrides,
+    QuietOption,
     RecipeOption,
+    RunArgument,
     RunsOption,
     TrackingOption,
     TrialOption,
@@ -27,6 +29,7 @@ from fer_search.cli_options import (
 )
 from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.cli_simulate import simulate
+from fer_search.configuration import option_defaults, read_configuration
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import predictions_table
 from fer_search.terminal import (
@@ -39,6 +42,15 @@ from fer_search.terminal import (
     progress,
 )
 
+EPILOG = (
+    "It ends with 0 when all is done; with 2 after a user's mistake; with 1 if a training diverged, no trial or "
+    "entrant came to the end, storage failed or a job did; with 130 if it was interrupted (Ctrl-C, SIGTERM) or has "
+    "spent its budget.\n\n"
+    "Defaults of `--runs`, `--data`, `--tracking-uri` and `--address` may stand in `fer_search.toml`, or under "
+    "`[tool.fer_search]` in `pyproject.toml`, here or in a directory above. `--install-completion` lets TAB complete "
+    "commands, options and the names of runs."
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
@@ -47,6 +59,7 @@ app = typer.Typer(
     help="Hyperparameter search for facial emotion recognition: **search** a space, **compare** its trials, "
     "**retrain** the winner, **export** it, **predict** with it.\n\n"
     "Try `fer-search search search_spaces/smoke.toml --name first`: it needs no data set.",
+    epilog=EPILOG,
 )
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
@@ -77,6 +90,7 @@ def train(
     tracking_uri: TrackingOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train one recipe to the end and print its figures.
 
@@ -86,7 +100,9 @@ def train(
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
+        result = workflow.train(
+            chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet)
+        )
     print_training(result, as_json=as_json)
 
 
@@ -127,7 +143,7 @@ def evaluate(
 
 @app.command()
 def export(
-    name: str,
+    name: RunArgument,
     trial: TrialOption = None,
     output: Annotated[
         Path | None,
@@ -204,17 +220,17 @@ def ui(
 
 
 def main() -> None:
-    """Run the command line: exit code 2 for a user's mistake, 1 for a training that diverged."""
+    """Run the command line; exit codes are those of its help."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("fer_search").setLevel(logging.INFO)
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
     # Threads that spin for long while they wait bring a training to a crawl as soon as other work wants their cores;
     # threads that do not spin at all are woken too late for the small tensors of a step: see docs/performance.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        app()
+        command = typer.main.get_command(app)
+        command(default_map=option_defaults(command, read_configuration(Path.cwd())))
     except InvalidInput as error:
         for line in error.problems:
             err.print(f"error: {line}", markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from fer_search.cli_options import (
     GpusOption,
     JsonOption,
     Overrides,
+    QuietOption,
     RunsOption,
     TrackingOption,
 )
@@ -37,6 +38,7 @@ def calibrate(
     tracking_uri: TrackingOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Find out which rung of a space, and which way of judging there, ranks configurations as the last epoch does.
 
@@ -61,7 +63,7 @@ def calibrate(
             address=address,
             tracking_uri=tracking_uri,
             runs=runs,
-            follow=progress(),
+            follow=progress(quiet=quiet),
         )
     if found.recorded is None:
         err.print("not complete; the same command goes on where it is")

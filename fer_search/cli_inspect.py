@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from fer_search.cli_options import JsonOption, Overrides, RecipeOption, RunsOption, read_recipe
+from fer_search.cli_options import (
+    JsonOption,
+    Overrides,
+    RecipeOption,
+    RunArgument,
+    RunsOption,
+    SearchArgument,
+    read_recipe,
+)
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import audit_tables, maps_line, model_table
 from fer_search.report_importance import importances_table
@@ -88,7 +96,7 @@ def model_summary(
     out.print(maps_line(summary))
 
 
-def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+def importance(name: SearchArgument, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
     """Print which parameters a search's results hang on, judged by all of its trials, also while it runs.
 
     Stopped trials count by their rank among those that came as far. Takes about twenty trials to say anything.
@@ -107,7 +115,7 @@ def importance(name: str, runs: RunsOption = Path("runs"), as_json: JsonOption =
 
 
 def report(
-    name: str,
+    name: SearchArgument,
     output: Annotated[
         Path | None, typer.Option(help="A folder to write it to; default: the search's own, and MLflow gets it too.")
     ] = None,
@@ -125,7 +133,7 @@ def report(
 
 
 def status(
-    name: str,
+    name: RunArgument,
     address: Annotated[
         str | None, typer.Option("--address", help="The dashboard of the cluster that it runs on; see submit.")
     ] = None,
@@ -157,7 +165,7 @@ def status(
 
 
 def sync(
-    name: str,
+    name: RunArgument,
     tracking_uri: Annotated[
         str | None, typer.Option("--tracking-uri", help="Another MLflow store than the one that it was started with.")
     ] = None,

@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_search.completion import run_names
+
 if TYPE_CHECKING:
     from fer_search.recipe import Recipe
 
+SearchArgument = Annotated[str, typer.Argument(help="A search.", autocompletion=run_names)]
+RunArgument = Annotated[str, typer.Argument(help="A search or a training.", autocompletion=run_names)]
 DataOption = Annotated[
     str,
     typer.Option(
         "--data",
+        envvar="FER_SEARCH_DATA",
         help="`synthetic`, or FER2013 as csv, parquet or folder: fer2013.csv, icml_face_data.csv, train/ and test/; or "
         "own data, a folder of images for each class.",
     ),
@@ -65,6 +70,9 @@ Overrides = Annotated[
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe file, such as a bundle's winner.toml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors alone: no progress.")
+]
 
 
 def read_recipe(recipe_file: Path | None, overrides: list[str] | None) -> "Recipe":

@@ -1,5 +1,6 @@
 """The commands of a search: start it, go on, look at it, race its best and retrain the winner."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,13 @@ from fer_search.cli_options import (
     HoursOption,
     JsonOption,
     Overrides,
+    QuietOption,
     RunsOption,
+    SearchArgument,
     TrackingOption,
     TrialOption,
 )
+from fer_search.completion import run_names
 from fer_search.errors import InvalidInput, problem
 from fer_search.terminal import (
     err,
@@ -31,7 +35,6 @@ from fer_search.terminal import (
     print_retraining,
     print_search,
     progress,
-    search_rows,
     shown,
 )
 
@@ -55,13 +58,19 @@ def search(
     epoch_budget: EpochBudgetOption = None,
     gpu_hours: GpuHoursOption = None,
     warm_start: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An earlier search; its trials in this space are learned from.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="An earlier search; its trials in this space are learned from.",
+            autocompletion=run_names,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, time a few steps, say what it would take, and stop.")
     ] = False,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Search a space for the best recipe.
 
@@ -79,11 +88,12 @@ def search(
         check_packable(resources, gpus=gpus)
         if not dry_run:
             workflow.new_search(name, runs=runs)  # before minutes go into measuring
-        with err.status("measuring how many trials are best run at once"):
+        with nullcontext() if quiet else err.status("measuring how many trials are best run at once"):
             measured = workflow.plan_packing(
                 space, data=data, overrides=parse_overrides(overrides or []), resources=resources, address=address
             )
-        print_packing(measured)
+        if not quiet:
+            print_packing(measured)
         resources = measured.chosen.resources
     if dry_run:
         expected = workflow.preview_search(
@@ -98,7 +108,7 @@ def search(
         print_preview(expected, as_json=as_json)
         return
     budget = Budget(hours, epoch_budget, gpu_hours)
-    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget) as follow:
+    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget, quiet=quiet) as follow:
         result = workflow.search(
             space,
             name=name,
@@ -113,11 +123,11 @@ def search(
             runs=runs,
             follow=follow,
         )
-    finish_search(result, as_json=as_json)
+    finish_search(result, as_json=as_json, quiet=quiet)
 
 
 def resume(
-    name: str,
+    name: SearchArgument,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Go on to this number of trials, also with a finished search.")
     ] = None,
@@ -127,6 +137,7 @@ def resume(
     address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Go on with a search that was interrupted or has spent its budget, trial by trial, or with more trials.
 
@@ -136,13 +147,13 @@ def resume(
     from fer_search.tuning.limit import Budget
 
     budget = Budget(hours, epoch_budget, gpu_hours)
-    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget) as follow:
+    with going_on(f"fer-search resume {name}", run=runs / name), shown(runs / name, budget, quiet=quiet) as follow:
         result = workflow.resume(name, num_trials=trials, budget=budget, address=address, runs=runs, follow=follow)
-    finish_search(result, as_json=as_json)
+    finish_search(result, as_json=as_json, quiet=quiet)
 
 
 def compare(
-    name: str,
+    name: SearchArgument,
     cost: Annotated[
         str | None,
         typer.Option(
@@ -175,7 +186,7 @@ def compare(
         other = "json" if as_json else "cost"
         raise InvalidInput(problem("command line", "csv", f"must not be given with --{other}", True))
     result = read_search(name, runs=runs)
-    rows = select_rows(search_rows(result), where=where or [], sort=sort, limit=limit)
+    rows = select_rows(result.rows(), where=where or [], sort=sort, limit=limit)
     if as_csv:
         typer.echo(rows_csv(rows), nl=False)
         return
@@ -190,7 +201,7 @@ def compare(
 
 
 def race(
-    name: str,
+    name: SearchArgument,
     top: Annotated[
         int, typer.Option(min=1, help="How many of the best trials, or of the front, race beside the first.")
     ] = 5,
@@ -198,6 +209,7 @@ def race(
     address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train the best of a search with fresh seeds until one is the winner, or a tie; goes on after a kill.
 
@@ -208,12 +220,12 @@ def race(
     from fer_search import workflow
 
     with going_on("the same command"):
-        result = workflow.race(name, top=top, max_seeds=seeds, address=address, runs=runs, follow=progress())
+        result = workflow.race(name, top=top, max_seeds=seeds, address=address, runs=runs, follow=progress(quiet=quiet))
     finish_race(result, name=name, as_json=as_json)
 
 
 def retrain(
-    name: str,
+    name: SearchArgument,
     overrides: Overrides = None,
     epochs: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a fresh seed; several run at once.")] = 1,
@@ -221,6 +233,7 @@ def retrain(
     address: AddressOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train the winner of a search afresh and for longer; the same command goes on after a kill.
 
@@ -240,6 +253,6 @@ def retrain(
             seeds=seeds,
             address=address,
             runs=runs,
-            follow=progress(),
+            follow=progress(quiet=quiet),
         )
     print_retraining(result, name=name, as_json=as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_search.cli_options import JsonOption, RunsOption
+from fer_search.completion import run_names
 from fer_search.errors import InvalidInput, problem
 from fer_search.report_simulation import differences_table, problem_lines, regrets_table
 from fer_search.terminal import err, out, print_json
@@ -28,6 +29,7 @@ def simulate(
         typer.Argument(
             metavar="CURVES",
             help="Files of curves (.parquet) or names of searches; figures are means over them. Default: the shipped.",
+            autocompletion=run_names,
         ),
     ] = None,
     searcher: Annotated[str | None, typer.Option(help="curves, tpe or random; default: the space's.")] = None,

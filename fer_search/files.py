@@ -1,6 +1,7 @@
 """Files that users bring: regular ones, of a size that their reader is made for. The limits are in docs/files.md."""
 
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def read_text(path: Path) -> str:
         raise InvalidInput(problem(path, "file", "must be readable", error.strerror)) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(problem(path, "file", "must be UTF-8 text", error.reason)) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or raise InvalidInput that names the file and the line."""
+    text = read_text(path)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # the first also for numbers of thousands of digits
+        raise InvalidInput(problem(path, "file", "must be TOML", str(error))) from error
 
 
 def check_unpacked(path: Path, file: Any) -> None:

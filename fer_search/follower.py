@@ -4,7 +4,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,17 @@ def each(receive: Callable[[Event], None]) -> Receive:
             receive(event)
 
     return receive_all
+
+
+@contextmanager
+def followed(journal: Path, follow: Callable[[Event], None] | None) -> Iterator[None]:
+    """Pass the journal's events on to `follow` while the block runs."""
+    if follow is None:
+        yield
+        return
+    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
+    with Follower(journal, each(follow), name="progress", offset=seen):
+        yield
 
 
 class Follower:

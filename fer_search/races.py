@@ -12,8 +12,8 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.recipe import Recipe
 from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
-from fer_search.runs import SETTINGS, read_settings
-from fer_search.standings import MIN_SEEDS, RACE, race_state
+from fer_search.runs import RACE, SETTINGS, read_settings
+from fer_search.standings import MIN_SEEDS, race_state
 from fer_search.training.objective import TrainingObjective
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.race import Standing, entrants

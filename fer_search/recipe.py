@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from fer_search.design import DESIGN
 from fer_search.errors import InvalidInput, finding, nearest_name, problem
-from fer_search.files import read_text
+from fer_search.files import read_toml
 
 CLASS_FIELDS = {"fear": "randaugment_probability_fear", "sad": "randaugment_probability_sad"}
 """The settings that are about one class of the data, by its name."""
@@ -224,15 +224,6 @@ def class_problems(values: Mapping[str, Any], classes: Collection[str]) -> list[
     rule = f"must be {common!r}, as randaugment_probability, since the data has no class {{!r}}"
     absent = absent_class_fields(classes).items()
     return [finding(key, rule.format(name), values[key]) for key, name in absent if values[key] != common]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or raise InvalidInput that names the file and the line."""
-    text = read_text(path)
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # the first also for numbers of thousands of digits
-        raise InvalidInput(problem(path, "file", "must be TOML", str(error))) from error
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from fer_search.data.faces import FER2013, Faces, ImageForm
 from fer_search.data.fer2013 import canonical_source
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.follower import Follower, each
+from fer_search.follower import followed
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Event, read_events
+from fer_search.journal import Event
 from fer_search.recipe import Recipe
 from fer_search.runs import SETTINGS, locked, write_json
 from fer_search.tracking_process import TrackingProcess
@@ -69,7 +69,7 @@ def recorded(
     with locked(directory):
         write_json(directory / SETTINGS, settings)
         write_description(directory, description)
-        with _tracked(directory) as outcome, _followed(directory / JOURNAL, follow):
+        with _tracked(directory) as outcome, followed(directory / JOURNAL, follow):
             yield outcome
 
 
@@ -152,14 +152,3 @@ def _tracked(directory: Path) -> Iterator[Outcome]:
                 "MLflow lacks %s of %s (%s); fer-search sync will send it",
                 f"{unsent} events" if unsent else "the end", directory, error or "it was too slow",
             )  # fmt: skip
-
-
-@contextmanager
-def _followed(journal: Path, follow: Follow | None) -> Iterator[None]:
-    """Pass the journal's events on to `follow` while the block runs."""
-    if follow is None:
-        yield
-        return
-    seen = max((end for _, end in read_events(journal)), default=0)  # a resumed run does not tell its story again
-    with Follower(journal, each(follow), name="progress", offset=seen):
-        yield

@@ -8,11 +8,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from fer_search.data.audit import Audit
 from fer_search.journal import Event, TrialRecord
-from fer_search.training.metrics import accuracy_interval, classes_of, summary
 
 if TYPE_CHECKING:
+    from fer_search.data.audit import Audit
     from fer_search.training.model_summary import ModelSummary
     from fer_search.tuning.space import Space
 
@@ -25,21 +24,21 @@ NUM_PUBLIC_IMAGES = 3_589
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan", "PAUSED": "blue"}
 
 
-def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int) -> list[dict[str, Any]]:
+def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int | None) -> list[dict[str, Any]]:
     """Return one row per trial, in the given order: rank, state, epochs, value with its 95 % interval, parameters.
 
-    The difference to trial 0, the space's own settings, is given for trials that reached the horizon, as it did.
+    The difference to trial 0, the space's own settings, is given for trials that reached the horizon, as it did. There
+    is no interval where nobody knows how many images an accuracy is of.
     """
+    from fer_search.training.metrics import accuracy_interval  # numpy, which the command line alone does without
+
     first = next((t.last(space.metric) for t in trials if t.number == 0 and t.state == "COMPLETE"), None)
     rows = []
     for rank, trial in enumerate(trials, start=1):
         value = trial.last(space.metric)
-        is_accuracy = space.metric.startswith("val_accuracy")
-        low, high = (
-            accuracy_interval(round(value * num_validation), num_validation)
-            if is_accuracy and value is not None
-            else (None, None)
-        )
+        low = high = None
+        if num_validation is not None and value is not None and space.metric.startswith("val_accuracy"):
+            low, high = accuracy_interval(round(value * num_validation), num_validation)
         difference = None
         if first is not None and value is not None and trial.state == "COMPLETE":
             difference = value - first
@@ -58,6 +57,21 @@ def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validatio
             }
         )
     return rows
+
+
+def leader_line(rows: list[dict[str, Any]], space: "Space") -> str:
+    """Return who leads a leaderboard, by how much, and what that does not say."""
+    if not rows or rows[0][space.metric] is None:
+        return "no trial has anything to compare yet"
+    best, difference = rows[0], rows[0]["difference_to_first"]
+    value = f"{best[space.metric]:.4f}"
+    if best["low"] is not None:
+        value += f" (95 % interval {best['low']:.4f} to {best['high']:.4f})"
+    after = f"after {best['epochs']} of {space.horizon} {space.resource}"
+    if best["trial"] == 0:
+        return f"trial 0, the space's own settings, leads with {space.metric} {value} {after}"
+    versus = "" if difference is None else f", {difference:+.4f} against the space's own settings"
+    return f"trial {best['trial']} leads with {space.metric} {value} {after}{versus}"
 
 
 def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str) -> Table:
@@ -145,6 +159,8 @@ def figures_table(figures: Mapping[str, Any], *, title: str) -> Table:
 
     The confusion of more classes than a terminal has room for is left out.
     """
+    from fer_search.training.metrics import classes_of, summary
+
     classes = classes_of(figures)
     shown = classes if len(classes) <= MOST_COLUMNS else ()
     table = new_table(title, caption=summary(figures) + ("\nrows: true class, columns: predicted" if shown else ""))
@@ -199,7 +215,7 @@ def maps_line(summary: "ModelSummary") -> str:
     return f"the backbone's maps: {maps}"
 
 
-def audit_tables(found: Audit, *, title: str) -> list[Table]:
+def audit_tables(found: "Audit", *, title: str) -> list[Table]:
     """Return class counts and what the audit found for a terminal."""
     counts = new_table(title, caption=f"fingerprint {found.fingerprint}")
     rows = [["split", *next(iter(found.counts.values())), "total"]]

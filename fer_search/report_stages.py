@@ -55,11 +55,9 @@ def packing_table(measured: "PackingPlan") -> Table:
 
 def race_table(standings: list["Standing"], *, title: str) -> Table:
     """Return how the best trials did with fresh seeds, and the verdict."""
-    best = [standing for standing in standings if standing.in_race]
-    verdict = f"the winner is trial {best[0].trial}" if len(best) == 1 else _tie(best)
     caption = (
-        f"{verdict}\n* the space's own settings. Means of seeds that had no part in the choice, with the interval of "
-        "the mean;\np: the chance to be as far behind if it were no worse than the first."
+        f"{race_verdict(standings)}\n* the space's own settings. Means of seeds that had no part in the choice, with "
+        "the interval of the mean;\np: the chance to be as far behind if it were no worse than the first."
     )
     table = new_table(title, caption=caption)
     for heading in ("trial", "seeds", "mean", "95 % interval", "behind", "p", ""):
@@ -92,7 +90,11 @@ def standing_rows(standings: list["Standing"]) -> list[dict[str, Any]]:
     ]
 
 
-def _tie(best: list["Standing"]) -> str:
+def race_verdict(standings: list["Standing"]) -> str:
+    """Return who has won a race, or that nobody has."""
+    best = [standing for standing in standings if standing.in_race]
     if not best:
         return "no entrant trained to the end with every seed"
+    if len(best) == 1:
+        return f"the winner is trial {best[0].trial}"
     return f"a tie between the trials {', '.join(str(standing.trial) for standing in best)}"

@@ -30,6 +30,7 @@ SETTINGS = "settings.json"
 RESULT = "result.json"
 LOCK = ".lock"
 RUNS = Path("runs")  # where all searches and trainings live unless somebody says otherwise
+RACE = "race"
 LEDGER = "private_test_ledger.jsonl"
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 

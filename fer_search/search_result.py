@@ -9,6 +9,7 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
 from fer_search.long_trainings import HorizonAgreement, read_agreement
 from fer_search.record import form_of
+from fer_search.report import leader_line, leaderboard_rows
 from fer_search.runs import RUNS, SETTINGS, read_settings, run_directory
 from fer_search.space_tables import space_of
 from fer_search.standings import read_standings
@@ -17,13 +18,20 @@ from fer_search.tuning.select import leaderboard, select_winner
 from fer_search.tuning.space import Space
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fer_search.tradeoffs import Tradeoff
     from fer_search.tuning.importance import Importances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
-    """A search as it stands: its settings, its space, and every trial with its learning curve."""
+    """A search as it stands: its settings, its space, and every trial with its learning curve.
+
+    `trials` are records by number: `parameters`, `state` (RUNNING, PAUSED, COMPLETE, PRUNED or FAIL) and in `epochs`
+    the metrics of each epoch. A notebook shows the leaderboard and plots. Where the objective was another one (see
+    `optimize`), there is neither race nor long training, and no 95 % interval, since it may be no accuracy.
+    """
 
     directory: Path
     settings: dict[str, Any]
@@ -44,8 +52,27 @@ class SearchResult:
         """Return the trials, best first."""
         return leaderboard(self.trials, metric=self.space.metric)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the leaderboard as `compare --json` has it, a row per trial with its searched `parameters`.
+
+        `low` and `high` are the 95 % interval of an accuracy (Wilson's, 1927), else None.
+        """
+        num_validation = self.settings.get("data", {}).get("num_validation")
+        return leaderboard_rows(self.leaderboard(), self.space, num_validation=num_validation)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return the leaderboard with a column for each searched parameter; missing values are NaN."""
+        import pandas as pd
+
+        from fer_search.row_selection import flat
+
+        return pd.DataFrame([flat(row) for row in self.rows()])
+
     def importances(self) -> "Importances":
-        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank."""
+        """Return which parameters the results hang on, judged by all trials; stopped ones count by their rank.
+
+        Raises InvalidInput below twenty trials.
+        """
         from fer_search.tuning.importance import parameter_importances  # scikit-learn, which nothing else here needs
 
         return parameter_importances(self.trials, self.space)
@@ -61,7 +88,9 @@ class SearchResult:
     def tradeoffs(self, cost: str) -> "list[Tradeoff]":
         """Return the trials at the horizon by a cost of their networks, and which are on the Pareto front.
 
-        The cost that the search looked at is what it recorded; any other is measured now.
+        `cost` is parameters, flops (of one face; a multiplication and an addition are 2) or latency (milliseconds of
+        one face on one CPU thread); raises InvalidInput for another one. The cost that the search looked at is what it
+        recorded; any other is measured now.
         """
         from fer_search.tradeoffs import tradeoffs  # torch, likewise
 
@@ -70,15 +99,32 @@ class SearchResult:
         return tradeoffs(self.trials, metric=self.space.metric, cost=cost, source=source, form=form, recorded=recorded)
 
     def winner(self) -> TrialRecord:
-        """Return the leader of the race, or where there was none the best trial of those that reached the horizon."""
+        """Return the leader of the race, or where there was none the best trial of those that reached the horizon.
+
+        Raises InvalidInput where no trial did.
+        """
         standings = self.standings()
         if standings and not standings[0].failed:
             return next(trial for trial in self.trials if trial.number == standings[0].trial)
         return select_winner(self.trials, metric=self.space.metric)
 
+    def __repr__(self) -> str:
+        done = sum(trial.ended for trial in self.trials)
+        line = leader_line(self.rows(), self.space)
+        return f"<SearchResult {self.name!r}: {done} of {self.space.num_trials} trials have ended; {line}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fer_search.html_report.notebook import result_html  # matplotlib, which nothing else needs
+
+        return result_html(self)
+
 
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
-    """Read a running, interrupted or finished search from its directory."""
+    """Read the running, interrupted or finished search `name` from its directory in `runs`.
+
+    Raises InvalidInput where there is none, where it is damaged, and where this version would search it differently.
+    """
     directory = run_directory(runs, name)
     settings = read_settings(directory, kind="search")
     space = space_of(settings["space"], source=Path(settings["space_file"]))

@@ -15,7 +15,8 @@ from fer_search.data.faces import FER2013, Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
-from fer_search.recipe import Recipe, read_toml
+from fer_search.files import read_toml
+from fer_search.recipe import Recipe
 from fer_search.record import split_for
 from fer_search.spaces import check_classes, check_corners, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer

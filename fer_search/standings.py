@@ -6,12 +6,11 @@ from typing import Any
 
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, TrialRecord
-from fer_search.runs import SETTINGS, read_settings
+from fer_search.runs import RACE, SETTINGS, read_settings
 from fer_search.tuning.race import RaceState, Standing, entrants
 from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 
-RACE = "race"
 MIN_SEEDS = 3
 
 

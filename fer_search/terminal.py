@@ -22,7 +22,6 @@ from fer_search.journal import Event
 from fer_search.report import (
     event_line,
     figures_table,
-    leaderboard_rows,
     leaderboard_table,
     leak_line,
     paired_lines,
@@ -49,17 +48,18 @@ WIDTH_OF_A_FILE = 160
 WATCH_SECONDS = 2.0
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get(COLUMNS, WIDTH_OF_A_FILE)))
-err = Console(stderr=True, highlight=False)
+# Where FORCE_COLOR asks for colours in a file, a screen that draws itself again is not meant.
+err = Console(stderr=True, highlight=False, force_interactive=None if sys.stderr.isatty() else False)
 
 
 @contextmanager
-def shown(run: Path, budget: "Budget") -> Iterator[Callable[[Event], None] | None]:
+def shown(run: Path, budget: "Budget", *, quiet: bool) -> Iterator[Callable[[Event], None] | None]:
     """Show the search in a directory while the block runs it: a screen in a terminal, a line per event elsewhere.
 
     Yields who is to be told of the journal's events, if anyone.
     """
-    if not err.is_terminal or err.is_dumb_terminal:
-        yield progress()
+    if quiet or not err.is_interactive:
+        yield progress(quiet=quiet)
         return
     from fer_search.live import SearchScreen
 
@@ -99,9 +99,15 @@ def _silence_libraries() -> None:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
-def progress() -> Callable[[Event], None]:
-    """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter."""
+def progress(*, quiet: bool) -> Callable[[Event], None] | None:
+    """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter.
+
+    None if all is to be quiet: then warnings are all that is logged, too.
+    """
     _silence_libraries()
+    if quiet:
+        logging.getLogger("fer_search").setLevel(logging.WARNING)
+        return None
     num_epochs: dict[int, int] = {}
 
     def receive(event: Event) -> None:
@@ -147,12 +153,6 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def search_rows(result: "SearchResult") -> list[dict[str, Any]]:
-    """Return a search's leaderboard as it stands, a row per trial."""
-    num_validation = result.settings["data"]["num_validation"]
-    return leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
-
-
 def print_search(
     result: "SearchResult",
     rows: list[dict[str, Any]],
@@ -174,7 +174,7 @@ def print_search(
     title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
     out.print(leaderboard_table(rows, result.space, title=title))
     if rows:
-        first = next((row for row in search_rows(result) if row["trial"] == 0), None)
+        first = next((row for row in result.rows() if row["trial"] == 0), None)
         out.print(parameters_table(rows, first))
     if standings:
         out.print(race_table(standings, title=f"{result.name}: race"))
@@ -185,17 +185,21 @@ def print_search(
         out.print(agreement_line(asdict(agreement), name=result.name), soft_wrap=True)
 
 
-def finish_search(result: "SearchResult", *, as_json: bool) -> None:
-    """Print the leaderboard and what to do next; a search that is not complete ends the program with code 130."""
+def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None:
+    """Print the leaderboard and what to do next; a search that is not complete ends the program with code 130, one of
+    which no trial came to the end with code 1.
+    """
     cost = result.space.cost
     tradeoffs = None if cost is None else result.tradeoffs(cost)
-    print_search(result, search_rows(result), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
+    print_search(result, result.rows(), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
     if not result.complete:
         err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)
     if not any(trial.state == "COMPLETE" for trial in result.trials):
         err.print("no trial reached the last epoch; their messages are in compare --json")
         raise typer.Exit(1)
+    if quiet:
+        return
     err.print(
         f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
     )
@@ -233,7 +237,9 @@ def print_packing(measured: "PackingPlan") -> None:
 
 
 def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:
-    """Print the standings of a race; one that was interrupted ends the program with code 130."""
+    """Print the standings of a race; one that was interrupted ends the program with code 130, one that nobody
+    finished with code 1.
+    """
     title = f"{name}: race"
     if as_json:
         print_json({"name": title, "finished": result.finished, "standings": standing_rows(result.standings)})
@@ -242,6 +248,8 @@ def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:
     if not result.finished:
         err.print(f"not complete; to go on where it is: fer-search race {name}, with the same options")
         raise typer.Exit(130)
+    if all(standing.failed for standing in result.standings):
+        raise typer.Exit(1)
 
 
 def print_training(result: dict[str, Any], *, as_json: bool) -> None:

@@ -59,6 +59,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints a traceback of what it raises too
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # it tells of a study's birth
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which will say how it ended
         signal.signal(number, signal.SIG_IGN)

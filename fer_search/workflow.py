@@ -32,11 +32,11 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory
+from fer_search.runs import LEDGER, RACE, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory
 from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
-from fer_search.standings import RACE, missing_entrants
+from fer_search.standings import missing_entrants
 from fer_search.tracking import Tracker, local_store
 from fer_search.tracking_state import DESCRIPTION
 from fer_search.tracking_uri import check_uri
@@ -67,9 +67,16 @@ def search(
 ) -> SearchResult:
     """Search a space for the recipe with the best search-validation result, until it is done or the budget is spent.
 
-    `overrides` replace values of the file's `[base]`. The trials see only the fit and search-validation parts of
-    Training; the searcher learns from those of the search `warm_start` too. `follow` is called with every event of the
-    journal as it happens. Raises InvalidInput before any work starts.
+    `space_file` is in the format of search_spaces/README.md; `overrides` replace values of its `[base]`, `num_trials`
+    that of its `[search]`. The trials see only the fit and search-validation parts of Training in `data` (see
+    load_faces); the searcher learns from those of the search `warm_start` too. `resources` are what a trial occupies in
+    CPUs and GPUs, by default one GPU where there is one; `address` is that of a running Ray cluster, by default this
+    machine. `budget` is in hours, epochs and GPU hours. All is kept in the directory `name` of `runs`, and sent to
+    MLflow at `tracking_uri`, by default an SQLite file there. `follow` is called with every event of the journal as it
+    happens.
+
+    Raises InvalidInput before any work starts, with all problems, and OSError, every finished epoch being on disk,
+    where storage fails. What was measured of the search itself: docs/search_quality.md.
     """
     directory = new_search(name, runs=runs)
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
@@ -130,8 +137,9 @@ def plan_packing(
 ) -> PackingPlan:
     """Measure how many trials of a search are best run at once on a GPU, or on the cores of a machine without one.
 
-    `resources` say whether trials have a GPU, and how many CPU cores each then has; `chosen.resources` of what is
-    returned are those to search with. Raises InvalidInput as `search` does, and where no node is idle.
+    `space_file`, `data`, `overrides` and `address` are those of `search`. `resources` say whether trials have a GPU,
+    and how many CPU cores each then has. Speeds are in images per second; `chosen.resources` of what is returned are
+    those to search with. Raises InvalidInput as `search` does, and where no node is idle.
     """
     plan = prepare(space_file, data=data, overrides=overrides, num_trials=None)
     return measure_packing(plan, resources or default_resources(), address=address)
@@ -146,10 +154,12 @@ def resume(
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> SearchResult:
-    """Go on with a search where it was, on the same data, until it is done or the budget is spent.
+    """Go on with the search `name` in `runs` where it was, on the same data, until it is done or the `budget` is spent.
 
     It goes on where it ran, or on the cluster at `address`, which may be another one or have moved. A larger
-    `num_trials` goes on with a finished one too; what it had stopped stays stopped.
+    `num_trials` goes on with a finished one too; what it had stopped stays stopped. `follow` is called with every new
+    event. Raises InvalidInput where there is no such search, its data have changed or `num_trials` are not more, and
+    OSError where storage fails.
     """
     result = read_search(name, runs=runs)
     settings, space = _at(address, result.settings), result.space
@@ -171,7 +181,12 @@ def train(
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> dict[str, Any]:
-    """Train one recipe to the end and return its figures; the same call goes on after an interruption."""
+    """Train one recipe to the end and return its figures; the same call goes on after an interruption.
+
+    `data`, `tracking_uri`, `runs` and `follow` are those of `search`, `name` is that of the training's directory. The
+    figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their 95 % intervals
+    are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the training diverges.
+    """
     directory = run_directory(runs, name)
     if is_taken(directory):
         read_settings(directory, kind="train")
@@ -193,11 +208,13 @@ def retrain(
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> dict[str, Any]:
-    """Train the winner of a search, or the `trial` of this number, afresh and for longer, with so many fresh seeds.
+    """Train the winner of the search `name`, or the `trial` of this number, afresh and for longer.
 
-    Returns the figures of the seed that did best on search-validation, those of all `seeds`, and the search's
-    `rank_agreement` with long trainings. The weights are those, raw or averaged, of the epoch that did best there;
-    `restarts` are dropped.
+    It is trained for so many `epochs`, with so many fresh `seeds`, and with `overrides` of its recipe; `restarts` are
+    dropped. The weights are those, raw or averaged, of the epoch that did best on search-validation. Returns the
+    figures of the seed that did best there, as `train` does, those of all seeds, and the search's `rank_agreement` with
+    long trainings (Kendall's tau). It runs where the search ran, or on the cluster at `address`; `runs` and `follow`
+    are those of `search`. Raises InvalidInput where there is nothing to train, FloatingPointError where it diverges.
     """
     result = read_search(name, runs=runs)
     if not result.complete and trial is None:
@@ -228,10 +245,13 @@ def retrain(
 def evaluate(
     bundle: Path, *, data: str | None = None, split: str, against: Path | None = None, runs: Path = RUNS
 ) -> dict[str, Any]:
-    """Return the figures of a bundle on `validation`, `public`, `public_unique` or `private`, by default of its data.
+    """Return the figures of a `bundle` on the `split` validation, public, public_unique or private of `data`.
 
-    With another bundle to compare it `against`, also that one's figures on the same images and a paired test. A look at
-    `private` is written to the ledger in `runs` before it happens.
+    By default the data are those that it was trained on. The figures, under `plain` and `tta`, are those of
+    training.metrics.evaluate: accuracy with its 95 % interval (Wilson, 1927), macro-F1, and more, as shares from 0 to
+    1. With another bundle to compare it `against`, also that one's on the same images, and an exact McNemar test and a
+    paired bootstrap. A look at private is written to the ledger in `runs` before it happens. Raises InvalidInput for a
+    bundle, a split or data that are none, or another kind of faces.
     """
     return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER)
 
@@ -241,8 +261,9 @@ def export(
 ) -> tuple[Path, str | None]:
     """Write the bundle of a search's retrained winner (or `trial`), or of a training, and register it with MLflow.
 
-    Of several seeds it is the one that did best on search-validation. Returns the bundle's directory and the registered
-    `name/version`, or None where the registry did not take it.
+    `name` is that of the search or training in `runs`, `bundle` the directory to write, by default within it. Of
+    several seeds it is the one that did best on search-validation. Returns the bundle's directory and the registered
+    `name/version`, or None where the registry did not take it. Raises InvalidInput where nothing is trained yet.
     """
     directory = run_directory(runs, name)
     training, selection = training_to_export(directory, trial)
@@ -264,7 +285,10 @@ def race(
 ) -> RaceResult:
     """Train the best of a search and its first trial with fresh seeds until it is clear who is best, or that nobody is.
 
-    The same call goes on after an interruption.
+    The `top` trials of the search `name` and its first get one fresh seed a round, three at the least and `max_seeds`
+    at the most; who is behind the leader with p < 0.05 is out. Means and intervals are shares, from 0 to 1; the noise
+    is pooled over all entrants. The same call goes on after an interruption; `address`, `runs` and `follow` are those
+    of `resume`. Raises InvalidInput where no trial can race, or the race there is another one.
     """
     result = read_search(name, runs=runs)
     settings = _at(address, result.settings)

@@ -16,9 +16,10 @@ from fer_search.calibrations import CURVES, calibrate, collect_curves, draw_poin
 from fer_search.cli import app
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
+from fer_search.files import read_toml
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal, read_journal
-from fer_search.recipe import Recipe, read_toml
+from fer_search.recipe import Recipe
 from fer_search.record import describe_data, package_versions, split_for
 from fer_search.recorded_curves import RecordedCurves
 from fer_search.runs import write_json

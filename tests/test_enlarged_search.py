@@ -7,10 +7,10 @@ import pytest
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import TrialRecord
-from fer_search.runs import SETTINGS, write_json
+from fer_search.runs import RACE, SETTINGS, write_json
 from fer_search.searches import enlarge
 from fer_search.spaces import check_space
-from fer_search.standings import RACE, missing_entrants
+from fer_search.standings import missing_entrants
 
 TABLE = {"search": {"num_trials": 5}, "space": {"max_lr": {"low": 1e-4, "high": 1e-2, "log": True}}}
 

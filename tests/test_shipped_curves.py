@@ -9,7 +9,7 @@ from scipy import stats
 from fer_search.calibrations import Calibration
 from fer_search.cli_simulate import SHIPPED
 from fer_search.emulator import recorded_space
-from fer_search.recipe import read_toml
+from fer_search.files import read_toml
 from fer_search.recorded_curves import RecordedCurves
 from fer_search.spaces import check_space
 

@@ -9,7 +9,8 @@ import pytest
 
 from fer_search.data.faces import FER2013
 from fer_search.errors import InvalidInput
-from fer_search.recipe import Recipe, read_toml
+from fer_search.files import read_toml
+from fer_search.recipe import Recipe
 from fer_search.spaces import check_corners, check_space
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"

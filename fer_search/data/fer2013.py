@@ -11,8 +11,9 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013_csv import read_csv
 from fer_search.data.fer2013_folder import is_fer2013, list_images, read_images, visible_entries
 from fer_search.data.fer2013_parquet import read_parquet
-from fer_search.data.remote import is_uri, local_copy
+from fer_search.data.remote import local_copy
 from fer_search.data.synthetic import synthesize
+from fer_search.data.uri import is_uri
 from fer_search.errors import InvalidInput, problem
 
 logger = logging.getLogger(__name__)

@@ -4,23 +4,16 @@ import hashlib
 import logging
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from fer_search.atomic import replacing
 from fer_search.data.cache import default_cache_dir
+from fer_search.data.uri import check_no_secret
 from fer_search.errors import InvalidInput, problem
 
 logger = logging.getLogger(__name__)
-
-SECRETS = ("access_key", "secret_key", "session_token", "token", "password")
-
-
-def is_uri(source: str) -> bool:
-    """Return whether a source is a URI and not a path."""
-    return "://" in source
 
 
 def local_copy(uri: str, *, cache_dir: Path | None = None) -> Path:
@@ -66,14 +59,3 @@ def _fetch(uri: str, filesystem: Any, path: str, copy: Path) -> None:
             )
     except (OSError, pa.ArrowException) as error:
         raise InvalidInput(problem(uri, "source", "must be readable, and fit into the cache", str(error))) from error
-
-
-def check_no_secret(uri: str) -> None:
-    """Raise InvalidInput for a URI with credentials in it: it is put on record, and on command lines."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise InvalidInput(problem("command line", "data", "must be a URI", uri)) from error
-    if parts.username or parts.password or set(SECRETS) & parse_qs(parts.query).keys():
-        rule = "must hold no credentials: they come from the environment, a profile or the machine's role"
-        raise InvalidInput(problem("command line", "data", rule, f"{parts.scheme}://..."))

@@ -9,9 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput
 from fer_search.html_report import search_plots
-from fer_search.html_report.content import Section, Table, from_terminal
+from fer_search.html_report.section import Section
+from fer_search.html_report.tables import Table, from_terminal, trials_table
 from fer_search.long_trainings import best_of_seeds, read_retraining, retrain_directory
-from fer_search.report import leaderboard_rows, short_value
 from fer_search.report_stages import race_table
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
@@ -43,8 +43,7 @@ def write_report(result: SearchResult, directory: Path) -> Path:
 
 def report_sections(result: SearchResult) -> list[Section]:
     """Return the sections, those of what has not been done yet with the command that does it."""
-    num_validation = result.settings["data"]["num_validation"]
-    rows = leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
+    rows = result.rows()
     if not rows or rows[0][result.space.metric] is None:
         return [Section("Summary", "No trial has anything to compare yet.")]
     return [
@@ -87,30 +86,8 @@ def _summary(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
 
 
 def _trials(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
-    space = result.space
-    first = next((row for row in rows if row["trial"] == 0), None)
-    shown = rows[:NUM_ROWS]
-    searched = list(space.searched)
-    strong = {
-        (row, column + 5)
-        for row, each in enumerate(shown)
-        for column, name in enumerate(searched)
-        if first is not None and each["parameters"][name] != first["parameters"][name]
-    }
-    cells = [
-        [
-            f"{row['trial']}{'*' if row['trial'] == 0 else ''}",
-            row["state"],
-            str(row["epochs"]),
-            "" if row[space.metric] is None else f"{row[space.metric]:.4f}",
-            "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
-            *(short_value(row["parameters"][name]) for name in searched),
-        ]
-        for row in shown
-    ]
-    table = Table(["trial", "state", "epochs", space.metric, "95 % interval", *searched], cells, strong)
-    text = f"The best {len(shown)} of {len(rows)} trials. * the space's own settings; bold: other than those."
-    return Section("Trials", text, [table], [search_plots.epochs_spent(result)])
+    table = trials_table(rows, result.space, limit=NUM_ROWS)
+    return Section("Trials", "", [table], [search_plots.epochs_spent(result)])
 
 
 def _parameters(result: SearchResult) -> Section:

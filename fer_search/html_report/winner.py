@@ -6,7 +6,8 @@ from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
 from fer_search.html_report import training_plots
 from fer_search.html_report.augmentation import augmentation
-from fer_search.html_report.content import Section, from_terminal
+from fer_search.html_report.section import Section
+from fer_search.html_report.tables import from_terminal
 from fer_search.long_trainings import LongTraining, read_logits
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, split_for

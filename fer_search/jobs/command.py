@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_search.data.remote import check_no_secret, is_uri
+from fer_search.data.uri import check_no_secret, is_uri
 from fer_search.errors import InvalidInput, problem
 from fer_search.tracking_uri import check_uri
 
@@ -41,14 +41,15 @@ def read_command(app: Any, words: Sequence[str], *, parent: Any = None) -> Comma
     if name not in COMMANDS:
         raise InvalidInput(problem("command line", "command", f"must be one of {', '.join(COMMANDS)}", name))
     parser = app.commands[name]
-    context = parser.make_context(name, list(words[1:]), parent=parent)
+    defaults = (parent.find_root().default_map or {}).get(name) if parent else None
+    context = parser.make_context(name, list(words[1:]), parent=parent, default_map=defaults)
     sources = {parameter.name: context.get_parameter_source(parameter.name).name for parameter in parser.params}
     given = {
         parameter: context.params[parameter.name]
         for parameter in parser.params
         if parameter.name in context.params
         and sources[parameter.name] != "DEFAULT"
-        and not (parameter.name in HERE_ONLY and sources[parameter.name] == "ENVIRONMENT")
+        and not (parameter.name in HERE_ONLY and sources[parameter.name] in ("ENVIRONMENT", "DEFAULT_MAP"))
     }
     parameters = {parameter.name: value for parameter, value in given.items()}
     _check_places(parameters)

@@ -146,6 +146,7 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # signals are ours: see stopped_by_signals
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(MAX_STARTING))  # it asks for no more than there are places
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they are on record
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # a box that says nothing of a search
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield

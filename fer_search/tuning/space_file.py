@@ -115,6 +115,8 @@ class _Reader:
                 rule = "must be a name"
             elif key == "resource" and value not in self.defaults:
                 rule = f"must name a parameter{nearest_name(value, self.defaults)}"
+            elif key == "cost" and not costs:
+                rule = "must not be given, since nothing is known to cost here"
             elif key in choices and value not in choices[key]:
                 rule = f"must be one of {', '.join(choices[key])}"
             elif key in ("eta", "first_rung") and search.get("scheduler") == "none":

@@ -1,5 +1,6 @@
 """What a search knows and what it decides, without Ray: it holds nothing that its journal does not, so none is lost."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class SearchState:
         assert (measure is None) == (space.cost is None)
         self.space, self.journal, self._verdict, self._past = space, journal, verdict, past
         self._measure = measure
+        logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # it would tell of a study's birth
         self.study = optuna.create_study(direction="maximize")
         self._live: dict[int, optuna.Trial] = {}  # in the study, and not told yet
         self._curves = CurveSampler(

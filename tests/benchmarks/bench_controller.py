@@ -34,8 +34,8 @@ import ray
 from free_training import FreeTraining
 from ray.air.execution._internal.event_manager import RayEventManager
 
+from fer_search.files import read_toml
 from fer_search.journal import FILE_NAME, Journal, read_events
-from fer_search.recipe import read_toml
 from fer_search.spaces import check_space
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget

@@ -48,9 +48,10 @@ from fer_search.chance import ChanceLevel
 from fer_search.data.faces import EMOTIONS, Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
+from fer_search.files import read_toml
 from fer_search.journal import FILE_NAME, Journal
 from fer_search.races import objective_on
-from fer_search.recipe import Recipe, parse_overrides, read_toml
+from fer_search.recipe import Recipe, parse_overrides
 from fer_search.record import split_for
 from fer_search.retraining import fresh_seeds
 from fer_search.spaces import check_space

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mutations import dates, edited, mutated, scalars, survives, trees, written
 
-from fer_search.recipe import Recipe, parse_overrides, read_toml
+from fer_search.files import read_toml
+from fer_search.recipe import Recipe, parse_overrides
 from fer_search.runs import read_json
 from fer_search.spaces import check_space
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
     from fer_search.search_result import SearchResult
-    from fer_search.workflow import evaluate, export, plan_packing, race, read_search, resume, retrain, search, train
+    from fer_search.trainings import train
+    from fer_search.workflow import evaluate, export, plan_packing, race, read_search, resume, retrain, search
 
 _HOMES = {
     "EMOTIONS": "fer_search.data.faces",
@@ -34,7 +35,7 @@ _HOMES = {
     "resume": "fer_search.workflow",
     "retrain": "fer_search.workflow",
     "search": "fer_search.workflow",
-    "train": "fer_search.workflow",
+    "train": "fer_search.trainings",
 }
 
 __all__ = [

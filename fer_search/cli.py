@@ -82,11 +82,11 @@ def train(
 
     Example: `fer-search train --name baseline --data fer2013.csv epochs=30`
     """
-    from fer_search import workflow
+    from fer_search.trainings import train as run
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = workflow.train(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
+        result = run(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress())
     print_training(result, as_json=as_json)
 
 
@@ -183,7 +183,7 @@ def ui(
 
     Example: `fer-search ui --port 5001`
     """
-    from fer_search.tracking import local_store
+    from fer_search.tracking_uri import local_store
 
     if not (runs / "mlflow.db").exists():
         raise InvalidInput(problem(runs, "mlflow.db", "must be there: search or train first", "nothing"))

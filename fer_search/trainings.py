@@ -23,7 +23,8 @@ from fer_search.record import (
     recorded,
     split_for,
 )
-from fer_search.runs import RESULT, SETTINGS, read_json, read_settings, write_json
+from fer_search.runs import RESULT, SETTINGS, is_taken, read_json, read_settings, run_directory, write_json
+from fer_search.tracking_uri import check_uri, local_store
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
 from fer_search.training.measurement import Logits, measure_training
@@ -32,6 +33,29 @@ from fer_search.training.step import precision_of
 from fer_search.training.trainer import Trainer, choose_device
 
 LOGITS = "logits.npz"
+
+
+def train(
+    recipe: Recipe,
+    *,
+    name: str,
+    data: str = "synthetic",
+    tracking_uri: str | None = None,
+    runs: Path = Path("runs"),
+    follow: Follow | None = None,
+) -> dict[str, Any]:
+    """Train one recipe to the end in `runs` and return its figures; the same call goes on after an interruption.
+
+    Neither this nor what it calls loads Ray.
+    """
+    directory = run_directory(runs, name)
+    if is_taken(directory):
+        read_settings(directory, kind="train")
+    uri = tracking_uri or local_store(runs)
+    check_uri(uri)
+    return run_training(
+        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
+    )
 
 
 def run_training(

@@ -1,9 +1,9 @@
-"""The pipeline as prose: train, search, resume, retrain, evaluate, export. The file to read first.
+"""The pipeline as prose: search, resume, retrain, evaluate, export. The file to read first.
 
     data -> recipe + space -> search (many short trainings) -> winner -> retrain -> figures -> bundle
 
-This is the only module that knows both the training and the search; each works without the other. Every function takes
-`runs`, the directory that all searches and trainings live in.
+This is the only module that knows both the training and the search; each works without the other: a single training is
+`trainings.train`. Every function takes `runs`, the directory that all searches and trainings live in.
 """
 
 import logging
@@ -39,11 +39,10 @@ from fer_search.search_result import SearchResult
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.spaces import check_space
-from fer_search.tracking import Tracker, local_store
+from fer_search.tracking import Tracker
 from fer_search.tracking_state import DESCRIPTION
-from fer_search.tracking_uri import check_uri
+from fer_search.tracking_uri import check_uri, local_store
 from fer_search.tracking_writer import send_all
-from fer_search.trainings import run_training
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
 from fer_search.tuning.run import NO_LIMIT
@@ -194,26 +193,6 @@ def report(name: str, *, output: Path | None = None, runs: Path = RUNS) -> Path:
     if output is None:
         Tracker(result.settings["tracking_uri"]).log_report(result.settings["search_id"], "search", page.parent)
     return page
-
-
-def train(
-    recipe: Recipe,
-    *,
-    name: str,
-    data: str = "synthetic",
-    tracking_uri: str | None = None,
-    runs: Path = RUNS,
-    follow: Follow | None = None,
-) -> dict[str, Any]:
-    """Train one recipe to the end and return its figures; the same call goes on after an interruption."""
-    directory = run_directory(runs, name)
-    if is_taken(directory):
-        read_settings(directory, kind="train")
-    uri = tracking_uri or local_store(runs)
-    check_uri(uri)
-    return run_training(
-        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
-    )
 
 
 def retrain(

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_search.bundle_model import load_model
     from fer_search.calibrations import calibrate
     from fer_search.data.faces import EMOTIONS, Faces
     from fer_search.data.fer2013 import load_faces
@@ -29,6 +30,7 @@ _HOMES = {
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
+    "load_model": "fer_search.bundle_model",
     "plan_packing": "fer_search.workflow",
     "race": "fer_search.workflow",
     "read_search": "fer_search.workflow",
@@ -49,6 +51,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_faces",
+    "load_model",
     "plan_packing",
     "race",
     "read_search",

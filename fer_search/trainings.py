@@ -145,6 +145,7 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
         "chosen": asdict(choice),
         "prediction": asdict(prediction),
         "precision": precision_of(recipe, trainer.device),
+        "trained_on": {"device": trainer.device.type, "num_threads": torch.get_num_threads()},
         "data": data,
         "metrics": metrics,
         "leak_probe": _probe_leak(recipe),

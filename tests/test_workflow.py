@@ -114,6 +114,8 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
                 (epoch, metrics[name]) for epoch, metrics in enumerate(trial.epochs, start=1)
             ]
     assert len(client.search_model_versions("name='fer_search'")) == 1
+    (retraining,) = [run for run in found if run.data.tags["kind"] == "retrain"]
+    assert "bundle/MODEL_CARD.md" in [file.path for file in client.list_artifacts(retraining.info.run_id, "bundle")]
 
 
 def test_optuna_holds_the_search_as_a_study_and_no_other_training(runs):

@@ -25,16 +25,15 @@ from fer_search.cli_options import (
     TrialOption,
     read_recipe,
 )
+from fer_search.cli_predict import predict
 from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.cli_simulate import simulate
 from fer_search.errors import InvalidInput, problem
-from fer_search.report import predictions_table
 from fer_search.terminal import (
     err,
     going_on,
     out,
     print_evaluation,
-    print_json,
     print_training,
     progress,
 )
@@ -135,7 +134,9 @@ def export(
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Write the bundle of a retrained winner (or of a training): recipe, weights, ONNX, manifest; and register it.
+    """Write the bundle of a retrained winner (or of a training) and register it.
+
+    It holds the recipe, the weights, ONNX, a manifest with every figure, and a model card.
 
     Of several seeds it is the one that did best on search-validation.
 
@@ -154,24 +155,7 @@ def export(
         out.print(f"registered in MLflow as {registered}")
 
 
-@app.command()
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of faces.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Print the emotion of each face; needs no torch.
-
-    Example: `fer-search predict runs/first/bundle faces/`
-    """
-    from fer_search.predict import Predictor, predict_files
-
-    predictor = Predictor(bundle)
-    rows = predict_files(predictor, images)
-    if as_json:
-        print_json([{"image": str(path), "emotion": emotion, "probabilities": p} for path, emotion, p in rows])
-        return
-    out.print(predictions_table(rows))
+app.command()(predict)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_search.bundle_model import load_model
     from fer_search.calibrations import calibrate
     from fer_search.data.faces import EMOTIONS, Faces
     from fer_search.data.fer2013 import load_faces
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from fer_search.predict import Predictor
     from fer_search.recipe import Recipe
     from fer_search.search_result import SearchResult, read_search
+    from fer_search.trainings import train
     from fer_search.tuning.connection import Resources
     from fer_search.tuning.limit import Budget
-    from fer_search.workflow import evaluate, export, plan_packing, race, resume, retrain, search, train
+    from fer_search.workflow import evaluate, export, plan_packing, race, resume, retrain, search
 
 _HOMES = {
     "Budget": "fer_search.tuning.limit",
@@ -33,6 +35,7 @@ _HOMES = {
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
     "load_faces": "fer_search.data.fer2013",
+    "load_model": "fer_search.bundle_model",
     "optimize": "fer_search.objective_search",
     "plan_packing": "fer_search.workflow",
     "race": "fer_search.workflow",
@@ -40,7 +43,7 @@ _HOMES = {
     "resume": "fer_search.workflow",
     "retrain": "fer_search.workflow",
     "search": "fer_search.workflow",
-    "train": "fer_search.workflow",
+    "train": "fer_search.trainings",
 }
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_faces",
+    "load_model",
     "optimize",
     "plan_packing",
     "race",

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fer_search.bundle import FILES
 from fer_search.data.faces import Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
@@ -32,10 +34,13 @@ class Bundle:
     recipe: Recipe
     choice: ViewChoice
 
+    def network(self) -> nn.Module:
+        """Return the trained network alone, in evaluation mode on the CPU."""
+        return load_model(self.recipe, self.directory / FILES["weights"], self.form)
+
     def logits(self, faces: Faces) -> Logits:
         """Return the network's logits of faces for every view set."""
-        network = load_model(self.recipe, self.directory / FILES["weights"], self.form)
-        return split_logits(network.to(choose_device()), faces)
+        return split_logits(self.network().to(choose_device()), faces)
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         """Return what its figures on a part of the faces with this fingerprint must be read with."""

@@ -1,4 +1,4 @@
-"""A finished training to a bundle: recipe, weights, ONNX and manifest, checked against torch.
+"""A finished training to a bundle: recipe, weights, ONNX, manifest and model card, checked against torch.
 
 The ONNX file is the whole prediction, with the views and the temperature that search-validation chose; the weights are
 the network's alone.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import timm
 import tomli_w
 import torch
 from numpy.typing import NDArray
@@ -22,18 +23,22 @@ from fer_search.atomic import replacing
 from fer_search.data.faces import FER2013, IMAGE_SIZE, ImageForm
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput, problem
+from fer_search.model_card import CARD, model_card
 from fer_search.predict import MANIFEST, sha256_of
 from fer_search.recipe import Recipe
 from fer_search.record import form_of
 from fer_search.runs import RESULT, read_json, write_json
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.measurement import ViewChoice
+from fer_search.training.model_summary import summarize
 from fer_search.training.run import WEIGHTS, load_model
 from fer_search.training.views import PredictionNet, as_images
 
 FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}
 PARITY_TOLERANCE = 1e-3
 """Largest difference between torch's and ONNX Runtime's logits that a bundle may have."""
+TIMM_PREFIX = "backbone.network."
+"""What the names of the backbone's weights begin with; after it they are timm's own."""
 PACKAGES = ("fer-search", "torch", "timm", "onnx", "onnxruntime", "numpy")
 
 
@@ -62,6 +67,8 @@ def export_bundle(training: Path, bundle: Path, *, selection: dict[str, Any] | N
         manifest = _manifest(temporary, result, recipe, form, network, difference)
         manifest["selection"] = selection
         write_json(temporary / MANIFEST, manifest)
+        # Not among the manifest's files: people complete a card before they publish it.
+        (temporary / CARD).write_text(model_card(manifest, recipe), encoding="utf-8")
     return manifest
 
 
@@ -130,15 +137,37 @@ def _manifest(
             "views": list(network.views),
             "temperature": network.temperature,
         },
+        "network": _describe_network(recipe, network.network),
         "recipe_digest": recipe.digest(),
         "chosen": result["chosen"],
         "prediction": result["prediction"],
         "metrics": result["metrics"],
         "data": result["data"],
+        "trained_on": result.get("trained_on"),
         "onnx_parity": {"largest_logit_difference": difference, "tolerance": PARITY_TOLERANCE},
         "files": {
             role: {"name": name, "sha256": sha256_of(bundle / name), "bytes": (bundle / name).stat().st_size}
             for role, name in FILES.items()
         },
         "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _describe_network(recipe: Recipe, network: Any) -> dict[str, Any]:
+    """Return what the network is and costs, and what whoever takes its backbone alone must know.
+
+    The prefix is None where timm's own network has layers before its classifier that this one lacks.
+    """
+    summary = summarize(recipe)
+    backbone = network.backbone.network
+    own = timm.create_model(recipe.backbone, in_chans=1, num_classes=0).state_dict()
+    first = backbone.pretrained_cfg["first_conv"]
+    return {
+        "backbone": recipe.backbone,
+        "num_parameters": sum(part.num_parameters for part in summary.parts if part.flops),
+        "flops": summary.total.flops,
+        "timm_prefix": TIMM_PREFIX if own.keys() == backbone.state_dict().keys() else None,
+        "first_convolution": first if isinstance(first, str) else first[0],
+        "mean": network.mean,
+        "std": network.std,
     }

@@ -27,8 +27,7 @@ from fer_search.recorded_curves import Curves, RecordedCurves
 from fer_search.runs import SETTINGS, read_settings, run_directory
 from fer_search.searches import default_resources, prepare
 from fer_search.spaces import check_corners
-from fer_search.tracking import local_store
-from fer_search.tracking_uri import check_uri
+from fer_search.tracking_uri import check_uri, local_store
 from fer_search.tuning.connection import Resources, check_resources, connected
 from fer_search.tuning.encoding import Encoding
 from fer_search.tuning.exhaustive import ExhaustiveState, Training

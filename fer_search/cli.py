@@ -27,17 +27,16 @@ from fer_search.cli_options import (
     TrialOption,
     read_recipe,
 )
+from fer_search.cli_predict import predict
 from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.cli_simulate import simulate
 from fer_search.configuration import option_defaults, read_configuration
 from fer_search.errors import InvalidInput, problem
-from fer_search.report import predictions_table
 from fer_search.terminal import (
     err,
     going_on,
     out,
     print_evaluation,
-    print_json,
     print_training,
     progress,
 )
@@ -96,11 +95,11 @@ def train(
 
     Example: `fer-search train --name baseline --data fer2013.csv epochs=30`
     """
-    from fer_search import workflow
+    from fer_search.trainings import train as run
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = workflow.train(
+        result = run(
             chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet)
         )
     print_training(result, as_json=as_json)
@@ -151,7 +150,9 @@ def export(
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Write the bundle of a retrained winner (or of a training): recipe, weights, ONNX, manifest; and register it.
+    """Write the bundle of a retrained winner (or of a training) and register it.
+
+    It holds the recipe, the weights, ONNX, a manifest with every figure, and a model card.
 
     Of several seeds it is the one that did best on search-validation.
 
@@ -170,24 +171,7 @@ def export(
         out.print(f"registered in MLflow as {registered}")
 
 
-@app.command()
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of faces.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Print the emotion of each face; needs no torch.
-
-    Example: `fer-search predict runs/first/bundle faces/`
-    """
-    from fer_search.predict import Predictor, predict_files
-
-    predictor = Predictor(bundle)
-    rows = predict_files(predictor, images)
-    if as_json:
-        print_json([{"image": str(path), "emotion": emotion, "probabilities": p} for path, emotion, p in rows])
-        return
-    out.print(predictions_table(rows))
+app.command()(predict)
 
 
 @app.command()
@@ -199,7 +183,7 @@ def ui(
 
     Example: `fer-search ui --port 5001`
     """
-    from fer_search.tracking import local_store
+    from fer_search.tracking_uri import local_store
 
     if not (runs / "mlflow.db").exists():
         raise InvalidInput(problem(runs, "mlflow.db", "must be there: search or train first", "nothing"))

@@ -1,7 +1,8 @@
 """A bundle to probabilities, by ONNX Runtime alone: no torch, no training code."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,22 +11,17 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
-from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from fer_search.annotation import annotate
 from fer_search.data.faces import MOST_SIZE, ImageForm
 from fer_search.errors import InvalidInput, problem
-from fer_search.files import (
-    MOST_IMAGE_BYTES,
-    MOST_IMAGE_PIXELS,
-    MOST_MODEL_BYTES,
-    check_file,
-    file_problem,
-)
+from fer_search.face_detector import FaceDetector
+from fer_search.files import MOST_MODEL_BYTES, file_problem
+from fer_search.pictures import Box, Source, centre_square, cut_face, open_picture
 from fer_search.runs import read_json
 
 MANIFEST = "manifest.json"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 BATCH = 64  # faces; an exported network may look at each in five views
 
 
@@ -129,14 +125,67 @@ def _is_plain(model: onnx.ModelProto) -> bool:
     return not (nested or model.functions or any(uses_external_data(tensor) for tensor in tensors))
 
 
-def predict_files(predictor: Predictor, paths: list[Path]) -> list[tuple[Path, str, dict[str, float]]]:
-    """Return for each image of `paths` (files and folders) its path, its class and the probability of each class."""
-    images = find_images(paths)
-    pixels = np.stack([read_face(path, size=predictor.image_size, channels=predictor.channels) for path in images])
+@dataclass(frozen=True)
+class Prediction:
+    """What a bundle says of a face in a picture, or that a picture has none: then there is no box."""
+
+    source: Source
+    box: Box | None
+    probabilities: dict[str, float]
+
+    @property
+    def emotion(self) -> str | None:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
+
+    def as_row(self, *, with_box: bool) -> dict[str, Any]:
+        """Return it for JSON; a box is left, top, right and bottom in pixels."""
+        box = {"box": None if self.box is None else [round(edge) for edge in self.box]} if with_box else {}
+        row = {"image": str(self.source.path), "emotion": self.emotion, "probabilities": self.probabilities or None}
+        return {**row, **box}
+
+
+def predict_pictures(
+    predictor: Predictor, sources: Sequence[Source], *, detector: FaceDetector | None
+) -> list[Prediction]:
+    """Return what there is of each picture: of its largest centred square, or with a detector of each face in it.
+
+    Raises InvalidInput with all pictures that cannot be read.
+    """
+    found: list[tuple[Source, Box | None]] = []
+    pixels: list[NDArray[np.uint8]] = []
+    problems: list[str] = []
+    for source in sources:
+        try:
+            picture = open_picture(source)
+            boxes = [centre_square(picture)] if detector is None else detector.find(picture)
+            shown = picture.convert("L" if predictor.channels == 1 else "RGB")
+        except InvalidInput as error:
+            problems.extend(error.problems)
+            continue
+        found += [(source, box) for box in boxes] or [(source, None)]
+        pixels += [cut_face(shown, box, size=predictor.image_size) for box in boxes]
+    if problems:
+        raise InvalidInput(problems)
+    rows = iter(predictor.predict(np.stack(pixels)) if pixels else ())
     return [
-        (path, predictor.classes[int(row.argmax())], dict(zip(predictor.classes, map(float, row), strict=True)))
-        for path, row in zip(images, predictor.predict(pixels), strict=True)
+        Prediction(
+            source, box, {} if box is None else dict(zip(predictor.classes, map(float, next(rows)), strict=True))
+        )
+        for source, box in found
     ]
+
+
+def draw_predictions(predictions: Sequence[Prediction], copies: Mapping[Source, Path]) -> None:
+    """Write a copy of each picture with the predictions on it."""
+    for source, path in copies.items():
+        labels = [
+            (each.box, f"{each.emotion} {each.probabilities[each.emotion]:.0%}")
+            for each in predictions
+            if each.source is source and each.box is not None and each.emotion is not None
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        annotate(open_picture(source), labels).save(path, quality=95)
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:
@@ -177,44 +226,3 @@ def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_images(paths: list[Path]) -> list[Path]:
-    """Return image files and the images below folders, in order; raises InvalidInput for what is neither."""
-    problems: list[str] = []
-    found = [image for path in paths for image in _images_of(path, problems)]
-    if problems:
-        raise InvalidInput(problems)
-    return found
-
-
-def read_face(path: Path, *, size: int, channels: int = 1) -> NDArray[np.uint8]:
-    """Read an image as a face, (size, size) grey or (size, size, 3) in colour, cut square around its centre.
-
-    Raises InvalidInput if it is none.
-    """
-    check_file(path, most_bytes=MOST_IMAGE_BYTES)
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_IMAGE_PIXELS:  # as its header says, before anything is unpacked
-                rule = f"must have at most {MOST_IMAGE_PIXELS:,} pixels"
-                raise InvalidInput(problem(path, "image", rule, f"{image.width} x {image.height}"))
-            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-            face = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    except InvalidInput:
-        raise
-    except Exception as error:  # decoders raise whatever they trip over
-        raise InvalidInput(problem(path, "image", "must be a readable image", str(error))) from error
-    return np.asarray(face, dtype=np.uint8)
-
-
-def _images_of(path: Path, problems: list[str]) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    elif path.is_dir():
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            problems.append(problem(path, "folder", f"must hold images ({', '.join(IMAGE_SUFFIXES)})", "none"))
-        yield from images
-    else:
-        problems.append(problem(path, "path", "must be an image file or a folder", "nothing there"))

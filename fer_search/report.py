@@ -1,7 +1,6 @@
 """What a person reads: leaderboard, figures and audit as terminal tables, and one line per event of a journal."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -12,6 +11,8 @@ from fer_search.journal import Event, TrialRecord
 
 if TYPE_CHECKING:
     from fer_search.data.audit import Audit
+    from fer_search.pictures import Box
+    from fer_search.predict import Prediction
     from fer_search.training.model_summary import ModelSummary
     from fer_search.tuning.space import Space
 
@@ -249,15 +250,26 @@ def audit_tables(found: "Audit", *, title: str) -> list[Table]:
     return [counts, findings]
 
 
-def predictions_table(rows: list[tuple[Path, str, dict[str, float]]]) -> Table:
-    """Return the emotion and the probabilities of each image for a terminal."""
+def predictions_table(predictions: "Sequence[Prediction]", *, with_box: bool) -> Table:
+    """Return the emotion and the probabilities of each face for a terminal, on demand with where it is."""
     table = new_table("")
-    table.add_column("image")
-    for heading in ("emotion", *rows[0][2]):
-        table.add_column(escape(heading), justify="left" if heading == "emotion" else "right", no_wrap=True)
-    for path, emotion, probabilities in rows:
-        table.add_row(escape(path.name), escape(emotion), *map(percent, probabilities.values()))
+    table.add_column("image", overflow="fold")
+    if with_box:
+        table.add_column("face", no_wrap=True)
+    table.add_column("emotion", no_wrap=True)
+    for name in next((each.probabilities for each in predictions if each.probabilities), ()):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    for each in predictions:
+        box = "" if each.box is None else "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*each.box[:2], *_extent(each.box))
+        emotion = "no face" if each.emotion is None else escape(each.emotion)
+        table.add_row(
+            escape(each.source.name), *([box] if with_box else []), emotion, *map(percent, each.probabilities.values())
+        )
     return table
+
+
+def _extent(box: "Box") -> tuple[float, float]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def event_line(event: Event, *, num_epochs: int | None) -> str:

@@ -42,11 +42,6 @@ class Epoch:
     metrics: Mapping[str, float]
 
 
-def local_store(directory: Path) -> str:
-    """Return the URI of the embedded SQLite store in `directory`."""
-    return f"sqlite:///{(directory / 'mlflow.db').resolve()}"
-
-
 def answer_problem(uri: str) -> str | None:
     """Return why the store does not take what this process may send, or None if it does."""
     try:

@@ -1,10 +1,16 @@
 """The address of an MLflow store, as people write it. Loads nothing of MLflow."""
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from fer_search.errors import InvalidInput, problem
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+
+def local_store(directory: Path) -> str:
+    """Return the URI of the embedded SQLite store in `directory`."""
+    return f"sqlite:///{(directory / 'mlflow.db').resolve()}"
 
 
 def check_uri(uri: str, *, source: object = "command line") -> None:

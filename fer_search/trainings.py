@@ -24,13 +24,39 @@ from fer_search.record import (
     recorded,
     split_for,
 )
-from fer_search.runs import RESULT, SETTINGS, read_json, read_settings, write_json
+from fer_search.runs import RESULT, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory, write_json
+from fer_search.tracking_uri import check_uri, local_store
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
 from fer_search.training.measurement import Logits, measure_training
 from fer_search.training.run import WEIGHTS, load_model, read_choice, train_to_end
 from fer_search.training.step import precision_of
 from fer_search.training.trainer import Trainer, choose_device
+
+
+def train(
+    recipe: Recipe,
+    *,
+    name: str,
+    data: str = "synthetic",
+    tracking_uri: str | None = None,
+    runs: Path = RUNS,
+    follow: Follow | None = None,
+) -> dict[str, Any]:
+    """Train one recipe to the end and return its figures; the same call goes on after an interruption. Loads no Ray.
+
+    `data`, `tracking_uri`, `runs` and `follow` are those of `search`, `name` is that of the training's directory. The
+    figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their 95 % intervals
+    are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the training diverges.
+    """
+    directory = run_directory(runs, name)
+    if is_taken(directory):
+        read_settings(directory, kind="train")
+    uri = tracking_uri or local_store(runs)
+    check_uri(uri)
+    return run_training(
+        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
+    )
 
 
 def run_training(
@@ -120,6 +146,7 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
         "chosen": asdict(choice),
         "prediction": asdict(prediction),
         "precision": precision_of(recipe, trainer.device),
+        "trained_on": {"device": trainer.device.type, "num_threads": torch.get_num_threads()},
         "data": data,
         "metrics": metrics,
         "leak_probe": _probe_leak(recipe, trainer.form.classes),

@@ -1,9 +1,9 @@
-"""The pipeline as prose: train, search, resume, retrain, evaluate, export. The file to read first.
+"""The pipeline as prose: search, resume, retrain, evaluate, export. The file to read first.
 
     data -> recipe + space -> search (many short trainings) -> winner -> retrain -> figures -> bundle
 
-This is the only module that knows both the training and the search; each works without the other. Every function takes
-`runs`, the directory that all searches and trainings live in.
+This is the only module that knows both the training and the search; each works without the other: a single training is
+`trainings.train`. Every function takes `runs`, the directory that all searches and trainings live in.
 """
 
 import logging
@@ -37,11 +37,10 @@ from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.standings import missing_entrants
-from fer_search.tracking import Tracker, local_store
+from fer_search.tracking import Tracker
 from fer_search.tracking_state import DESCRIPTION
-from fer_search.tracking_uri import check_uri
+from fer_search.tracking_uri import check_uri, local_store
 from fer_search.tracking_writer import send_all
-from fer_search.trainings import run_training
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import NO_LIMIT, Budget
 from fer_search.tuning.select import select_trial
@@ -172,29 +171,6 @@ def resume(
     return read_search(name, runs=runs)
 
 
-def train(
-    recipe: Recipe,
-    *,
-    name: str,
-    data: str = "synthetic",
-    tracking_uri: str | None = None,
-    runs: Path = RUNS,
-    follow: Follow | None = None,
-) -> dict[str, Any]:
-    """Train one recipe to the end and return its figures; the same call goes on after an interruption.
-
-    `data`, `tracking_uri`, `runs` and `follow` are those of `search`, `name` is that of the training's directory. The
-    figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their 95 % intervals
-    are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the training diverges.
-    """
-    directory = run_directory(runs, name)
-    if is_taken(directory):
-        read_settings(directory, kind="train")
-    uri = tracking_uri or local_store(runs)
-    check_uri(uri)
-    return run_training(
-        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
-    )
 
 
 def retrain(

@@ -95,3 +95,44 @@ def fer_search(tmp_path, monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, small):
+    """A bundle of a network after a few steps, so that it tells faces apart, measured as a training is."""
+    from dataclasses import asdict
+
+    import torch
+    from safetensors.torch import save_file
+
+    from fer_search.bundle import export_bundle
+    from fer_search.record import describe_data, split_for
+    from fer_search.runs import RESULT, write_json
+    from fer_search.training.measurement import measure_training
+    from fer_search.training.model import build_model
+    from fer_search.training.run import WEIGHTS
+
+    directory, data = tmp_path_factory.mktemp("bundle"), synthesize(200, seed=3)
+    splits, network = split_for(data, small), build_model(small)
+    images = torch.tensor(splits.fit.pixels[:, None] / 255, dtype=torch.float32)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(30):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(images), torch.tensor(splits.fit.labels)).backward()
+            optimizer.step()
+    save_file(network.state_dict(), directory / WEIGHTS)
+    prediction, metrics, _ = measure_training(network.eval(), splits)
+    result = {
+        "recipe": small.model_dump(),
+        "chosen": {"epoch": 2, "kind": "ema", "val_accuracy": prediction.val_accuracy["plain"]},
+        "prediction": asdict(prediction),
+        "data": describe_data("synthetic", data, splits),
+        "metrics": metrics,
+        "trained_on": {"device": "cpu", "num_threads": 3},
+    }
+    write_json(directory / RESULT, result)
+    seeds = {"0": prediction.val_accuracy["plain"], "17": 0.125}
+    export_bundle(directory, directory / "bundle", selection={"seed": 0, "val_accuracy_of_seeds": seeds})
+    return directory / "bundle"

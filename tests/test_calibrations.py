@@ -24,7 +24,7 @@ from fer_search.record import describe_data, package_versions, split_for
 from fer_search.recorded_curves import RecordedCurves
 from fer_search.runs import write_json
 from fer_search.spaces import check_space
-from fer_search.tracking import local_store
+from fer_search.tracking_uri import local_store
 from fer_search.tuning.connection import connected
 from fer_search.tuning.exhaustive import ExhaustiveState, Training
 

@@ -20,7 +20,8 @@ from fer_search.journal import FILE_NAME, Journal
 from fer_search.long_trainings import read_logits, read_retraining
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
-from fer_search.tracking import Tracker, local_store
+from fer_search.tracking import Tracker
+from fer_search.tracking_uri import local_store
 from fer_search.training.metrics import evaluate
 from fer_search.tuning.connection import Resources
 

@@ -31,6 +31,7 @@ RULES = {
     "fer_search.training.trainer": ("ray", "optuna", "mlflow", "fer_search.tuning", "fer_search.tracking"),
     "fer_search.training.objective": ("ray", "optuna", "mlflow", "fer_search.tuning"),
     "fer_search.training.run": ("ray", "optuna", "mlflow", "fer_search.tuning"),
+    "fer_search.trainings": ("ray", "optuna", "mlflow", "fer_search.tuning"),
     "fer_search.tuning.run": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
     "fer_search.tuning.space": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),
     "fer_search.tuning.select": ("torch", "mlflow", "fer_search.training", "fer_search.data", "fer_search.recipe"),

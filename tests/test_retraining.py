@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fer_search import workflow
 from fer_search.cli import main
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME as JOURNAL
-from fer_search.journal import Journal, read_journal
+from fer_search.journal import Journal, read_journal, reproducible
 from fer_search.long_trainings import LongTraining, best_of_seeds, seeds_summary
 from fer_search.predict import Predictor, read_manifest
 from fer_search.recipe import Recipe
@@ -24,8 +26,8 @@ from fer_search.record import describe_data, package_versions, split_for
 from fer_search.retraining import fresh_seeds
 from fer_search.runs import SETTINGS, write_json
 from fer_search.spaces import check_space
-from fer_search.tracking import local_store
-from fer_search.training.run import train_to_end
+from fer_search.tracking_uri import local_store
+from fer_search.training.run import WEIGHTS, train_to_end
 from fer_search.training.trainer import Trainer
 from fer_search.trainings import training_settings
 from fer_search.tuning.connection import Resources
@@ -91,8 +93,11 @@ def retrained(runs):
         return state_dict()
 
     trainer.state_dict = killed_at_epoch_3
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker, which goes on with it
     with pytest.raises(Killed):
         train_to_end(trainer, directory)
+    torch.set_num_threads(num_threads)
     before = (directory / JOURNAL).read_text()
     return workflow.retrain("s", epochs=4, seeds=3, runs=runs), before
 
@@ -125,8 +130,12 @@ def test_the_summary_is_that_of_the_seeds_own_figures(runs, retrained):
     assert retrained[0]["recipe"]["seed"] == exported["seed"]
 
 
-def test_the_bundle_is_the_seed_that_did_best_on_search_validation_and_says_so(runs, retrained):
-    bundle, _ = workflow.export("s", runs=runs)
+@pytest.fixture(scope="module")
+def bundle(runs, retrained):
+    return workflow.export("s", runs=runs)[0]
+
+
+def test_the_bundle_is_the_seed_that_did_best_on_search_validation_and_says_so(bundle, retrained):
     assert "MLFLOW_TRACKING_URI" not in os.environ  # or the next search, started from here, would go to this store
     manifest = read_manifest(bundle)
     (exported,) = [each for each in retrained[0]["seeds"]["trainings"] if each["exported"]]
@@ -137,6 +146,31 @@ def test_the_bundle_is_the_seed_that_did_best_on_search_validation_and_says_so(r
     assert (Predictor(bundle).predict(faces.pixels).argmax(1) == faces.labels).mean() == pytest.approx(
         public, abs=0.004
     )
+
+
+WITHOUT_RAY = """
+import sys, torch
+torch.set_num_threads(1)  # as each training of several seeds has had
+sys.modules["ray"] = None  # so that importing it fails
+from fer_search.cli import main
+main()
+"""
+
+
+def test_the_bundles_recipe_trains_again_to_the_same_result_where_ray_is_not_installed(bundle, retrained, tmp_path):
+    command = ["train", "--recipe", str(bundle / "winner.toml"), "--name", "again", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/again/result.json").read_text())
+    manifest = read_manifest(bundle)
+    assert (result["metrics"], result["prediction"]) == (manifest["metrics"], manifest["prediction"])
+    ours, theirs = (load_file(path) for path in (tmp_path / "runs/again" / WEIGHTS, bundle / "model.safetensors"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    (again,) = read_journal(tmp_path / "runs/again" / JOURNAL)
+    (exported,) = [each for each in retrained[0]["seeds"]["trainings"] if each["exported"]]
+    (first,) = read_journal(Path(exported["directory"]) / JOURNAL)
+    assert [reproducible(epoch) for epoch in again.epochs] == [reproducible(epoch) for epoch in first.epochs]
 
 
 def test_one_configuration_is_too_few_for_rank_agreement_and_three_are_ranked(runs, retrained):

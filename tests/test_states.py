@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from fer_search import workflow
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_events, read_journal
-from fer_search.tracking import local_store
+from fer_search.tracking_uri import local_store
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import Budget
 

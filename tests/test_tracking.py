@@ -8,9 +8,9 @@ from mlflow import MlflowClient
 from fer_search.errors import InvalidInput
 from fer_search.journal import Journal, read_events, read_journal
 from fer_search.journal_tracker import JournalTracker
-from fer_search.tracking import EXPERIMENT, Tracker, local_store
+from fer_search.tracking import EXPERIMENT, Tracker
 from fer_search.tracking_state import RunDescription
-from fer_search.tracking_uri import check_uri
+from fer_search.tracking_uri import check_uri, local_store
 
 
 @pytest.fixture(scope="module")

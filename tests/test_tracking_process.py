@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
 from fer_search.recipe import Recipe
-from fer_search.tracking import EXPERIMENT, Tracker, local_store
+from fer_search.tracking import EXPERIMENT, Tracker
 from fer_search.tracking_process import TrackingProcess
 from fer_search.tracking_state import (
     RunDescription,
@@ -29,6 +29,7 @@ from fer_search.tracking_state import (
     read_tracking_state,
     write_description,
 )
+from fer_search.tracking_uri import local_store
 from fer_search.tracking_writer import sending
 from fer_search.workflow import sync
 

@@ -31,10 +31,11 @@ from fer_search.journal import read_journal, reproducible
 from fer_search.predict import Predictor
 from fer_search.recipe import Recipe
 from fer_search.runs import locked
-from fer_search.tracking import local_store
+from fer_search.tracking_uri import local_store
 from fer_search.training.run import read_choice, train_to_end
 from fer_search.training.trainer import Trainer
 from fer_search.training.views import VIEWS
+from fer_search.trainings import train
 
 DEMO = Path(__file__).with_name("demo.py")
 
@@ -114,6 +115,8 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
                 (epoch, metrics[name]) for epoch, metrics in enumerate(trial.epochs, start=1)
             ]
     assert len(client.search_model_versions("name='fer_search'")) == 1
+    (retraining,) = [run for run in found if run.data.tags["kind"] == "retrain"]
+    assert "bundle/MODEL_CARD.md" in [file.path for file in client.list_artifacts(retraining.info.run_id, "bundle")]
 
 
 def test_optuna_holds_the_search_as_a_study_and_no_other_training(runs):
@@ -182,7 +185,7 @@ def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_pat
     recipe = small.replace(
         {"epochs": 1, "randaugment_probability_fear": 0.8, "randaugment_probability_sad": 0.8, "fit_fraction": 0.1}
     )
-    assert workflow.train(recipe, name="alike", runs=tmp_path)["leak_probe"] is None
+    assert train(recipe, name="alike", runs=tmp_path)["leak_probe"] is None
 
 
 def test_a_look_at_the_private_test_is_on_record(runs, bundle):

@@ -26,7 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 from fer_search.journal import FILE_NAME, Journal, read_events
 from fer_search.recipe import Recipe
 from fer_search.record import recorded
-from fer_search.tracking import local_store
+from fer_search.tracking_uri import local_store
 from fer_search.tuning.connection import Resources, connected
 from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space

@@ -20,7 +20,7 @@ from fer_search.data.fer2013_parquet import read_parquet, write_parquet
 from fer_search.data.synthetic import synthesize
 from fer_search.emulator import recorded_space
 from fer_search.errors import InvalidInput
-from fer_search.predict import read_face
+from fer_search.pictures import Source, open_picture
 from fer_search.recorded_curves import METADATA, RecordedCurves
 
 FACES = synthesize(60).take(np.arange(3))
@@ -113,10 +113,14 @@ def test_a_parquet_file_whose_text_is_none_is_refused(folder):
         read_parquet(folder / "w.parquet")
 
 
+def picture_of(path):
+    return open_picture(Source(path, path.name))
+
+
 @given(st.data())
 def test_any_image(folder, data):
     content = data.draw(st.sampled_from(IMAGES).flatmap(mutated) | st.binary(max_size=200) | st.sampled_from(IMAGES))
-    survives(lambda: read_face(written(folder / "x.png", content), size=48))
+    survives(lambda: picture_of(written(folder / "x.png", content)))
 
 
 @given(st.data())
@@ -149,7 +153,7 @@ def test_learning_curves_that_describe_themselves_in_any_way(folder, curves, dat
 
 
 @pytest.mark.parametrize("make", ["fifo", "device", "folder", "loop", "dangling", "large"])
-@pytest.mark.parametrize("read", [read_csv, read_parquet, RecordedCurves.read, lambda path: read_face(path, size=48)])
+@pytest.mark.parametrize("read", [read_csv, read_parquet, RecordedCurves.read, picture_of])
 def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path, make, read):
     path = tmp_path / "x"
     match make:
@@ -174,4 +178,4 @@ def test_an_image_that_unpacks_to_gigabytes_is_refused_by_its_header(tmp_path):
     Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 10**6
     with pytest.raises(InvalidInput, match="must have at most 64,000,000 pixels, got '10000 x 10000'"):
-        read_face(tmp_path / "bomb.png", size=48)
+        picture_of(tmp_path / "bomb.png")

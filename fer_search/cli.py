@@ -99,9 +99,7 @@ def train(
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = run(
-            chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet)
-        )
+        result = run(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet))
     print_training(result, as_json=as_json)
 
 

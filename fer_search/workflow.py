@@ -32,7 +32,7 @@ from fer_search.record import (
     split_for,
 )
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, RACE, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory
+from fer_search.runs import LEDGER, RACE, RUNS, SETTINGS, is_taken, read_json, run_directory
 from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
@@ -169,8 +169,6 @@ def resume(
     recipe = Recipe.build(space.complete(space.first_point))
     run_search(result.directory, settings, space, split_for(faces, recipe), budget=budget, follow=follow)
     return read_search(name, runs=runs)
-
-
 
 
 def retrain(

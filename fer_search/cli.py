@@ -35,6 +35,7 @@ from fer_search.terminal import (
     out,
     print_evaluation,
     print_json,
+    print_links,
     print_training,
     progress,
 )
@@ -152,6 +153,7 @@ def export(
         out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
     if registered:
         out.print(f"registered in MLflow as {registered}")
+    print_links(runs / name)
 
 
 @app.command()

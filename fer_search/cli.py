@@ -201,8 +201,11 @@ def ui(
         "127.0.0.1",
         "--port",
         str(port),
+        "--workers",
+        "1",  # for one person, in seconds rather than most of a minute
     ]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 def main() -> None:

@@ -282,7 +282,7 @@ def test_the_links_lead_to_the_search_and_its_view_by_the_servers_address(search
 def test_the_finalists_runs_have_their_weights_and_what_they_confuse(search):
     directory, result = race(search), workflow.read_search("s", runs=search.parent)
     recipe = Recipe.build(result.trials[3].parameters)
-    faces = synthesize(60)
+    faces = synthesize(300)
     trainer = Trainer(recipe, faces, faces, device=torch.device("cpu"))
     kept = trial_directory(search / "checkpoints", 3)
     Checkpoints(kept).save(3, {"val_accuracy": 0.54}, EpochReport({}, trainer))

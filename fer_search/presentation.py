@@ -95,11 +95,12 @@ def _send_search(tracker: Tracker, result: SearchResult) -> None:
     for path in sorted(result.directory.glob(f"{RETRAIN}*")):
         for training in read_retraining(path):
             _send_training(tracker, training)
-    figures = {} if best is None else {f"best_{metric}": best.epochs[-1][metric]}
-    winner = read_retraining(retrain_directory(result.directory, None))
-    if winner:
-        figures |= _figures(best_of_seeds(winner), "public")
-    epochs = [Epoch(0, _last_time(result.directory), figures)]
+    epochs = []
+    if ranked:
+        epochs.append(Epoch(0, _last_time(result.directory), {f"best_{metric}": ranked[0].epochs[-1][metric]}))
+    if winner := read_retraining(retrain_directory(result.directory, None)):
+        time = max(_last_time(training.directory) for training in winner)
+        epochs.append(Epoch(0, time, _figures(best_of_seeds(winner), "public")))
     tracker.log(run, epochs=epochs, tags={NOTE: search_note(result, links)})
     report = result.directory / REPORT
     for each in [run, *(_run_of(tracker, training) for training in winner)]:

@@ -86,7 +86,7 @@ def _register(tracker: Tracker, run_id: str, bundle: Path) -> str:
 def example_face() -> bytes:
     """Return a procedural face as the content of a PNG file."""
     content = io.BytesIO()
-    Image.fromarray(synthesize(1, seed=0).pixels[0]).save(content, "PNG")
+    Image.fromarray(synthesize(50, seed=0).pixels[0]).save(content, "PNG")
     return content.getvalue()
 
 

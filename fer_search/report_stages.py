@@ -1,5 +1,6 @@
 """What a person reads of the stages around a search: what it would take, and how its best did on fresh seeds."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +56,10 @@ def packing_table(measured: "PackingPlan") -> Table:
 
 def race_table(standings: list["Standing"], *, title: str) -> Table:
     """Return how the best trials did with fresh seeds, and the verdict."""
-    best = [standing for standing in standings if standing.in_race]
-    verdict = f"the winner is trial {best[0].trial}" if len(best) == 1 else _tie(best)
     caption = (
-        f"{verdict}\n* the space's own settings. Means of seeds that had no part in the choice, with the interval of "
-        "the mean;\np: the chance to be as far behind if it were no worse than the first."
+        f"{race_verdict(standings)}\n"
+        "* the space's own settings. Means of seeds that had no part in the choice, with the interval of the mean;\n"
+        "p: the chance to be as far behind if it were no worse than the first."
     )
     table = new_table(title, caption=caption)
     for heading in ("trial", "seeds", "mean", "95 % interval", "behind", "p", ""):
@@ -92,7 +92,11 @@ def standing_rows(standings: list["Standing"]) -> list[dict[str, Any]]:
     ]
 
 
-def _tie(best: list["Standing"]) -> str:
+def race_verdict(standings: Sequence["Standing"]) -> str:
+    """Return who won a race, which may be nobody."""
+    best = [standing for standing in standings if standing.in_race]
+    if len(best) == 1:
+        return f"the winner is trial {best[0].trial}"
     if not best:
         return "no entrant trained to the end with every seed"
     return f"a tie between the trials {', '.join(str(standing.trial) for standing in best)}"

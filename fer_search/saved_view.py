@@ -30,7 +30,7 @@ def saved_view(result: SearchResult) -> tuple[str, str]:
 def _state(result: SearchResult) -> dict[str, Any]:
     metric, searched = result.space.metric, result.space.searched
     columns = [
-        *(_column("tags", name) for name in ("rank", "best", "state")),
+        *(_column("tags", name) for name in ("rank", "best")),
         _column("metrics", metric),
         _column("metrics", "race_mean"),
         *(_column("params", name) for name in searched),

@@ -19,7 +19,7 @@ from fer_search.report import (
     short_value,
     training_table,
 )
-from fer_search.report_stages import race_table
+from fer_search.report_stages import race_table, race_verdict
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
 from fer_search.tracking_links import Links
@@ -33,20 +33,24 @@ MOST_CHARACTERS = 8000
 
 def search_note(result: SearchResult, links: Links | None = None) -> str:
     """Return the description of a search's run, as the search, its race and its winner's training stand on disk."""
+    standings, found = result.standings(), read_retraining(retrain_directory(result.directory, None))
+    winner = best_of_seeds(found) if found else None
     parts = [_heading(result), _facts(result)]
     if links is not None and result.trials:
-        compare = f" · [the best side by side]({links.compare})" if links.compare else ""
-        parts.insert(1, f"[The trials, best first]({links.trials}){compare}")
+        shown = {"The trials, best first": links.trials, "their charts": links.charts}
+        shown |= {"the best side by side": links.compare} if links.compare else {}
+        parts.insert(1, " · ".join(f"[{text}]({link})" for text, link in shown.items()))
     num_validation = result.settings["data"]["num_validation"]
     rows = leaderboard_rows(result.leaderboard(), result.space, num_validation=num_validation)
     if rows and rows[0][result.space.metric] is not None:
         first = next((row for row in rows if row["trial"] == 0), None)
+        parts.insert(1, _verdict(rows[0], result.space.metric, standings, winner))
         best = leaderboard_table(rows[:NUM_SHOWN_SIDE_BY_SIDE], result.space, title="")
         parts += ["### The best trials", markdown_table(best), markdown_table(parameters_table(rows, first))]
-    if standings := result.standings():
+    if standings:
         parts += ["### The race", markdown_table(race_table(standings, title=""))]
-    if found := read_retraining(retrain_directory(result.directory, None)):
-        parts += ["### The winner", *_training(best_of_seeds(found).result, num_seeds=len(found))]
+    if winner is not None:
+        parts += ["### The winner", *_training(winner.result, num_seeds=len(found))]
     parts += ["### To go on", _commands(result)]
     return _fitting(parts)
 
@@ -80,6 +84,18 @@ def _heading(result: SearchResult) -> str:
         done = f"not finished, {len(result.trials)} of {result.space.num_trials} trials ({states})"
         return f"Search **{result.name}**: {done}; to go on: `fer-search resume {result.name}`"
     return f"Search **{result.name}**: finished, {len(result.trials)} trials ({states})"
+
+
+def _verdict(best: Mapping[str, Any], metric: str, standings: Sequence[Standing], winner: LongTraining | None) -> str:
+    """Return in a line who leads: it is among the few that MLflow shows of a description that is not opened."""
+    interval = "" if best["low"] is None else f" (95 % interval {best['low']:.1%} to {best['high']:.1%})"
+    parts = [f"best in the search: **trial {best['trial']}**, `{metric}` {best[metric]:.4f}{interval}"]
+    if standings:
+        parts.append(f"race: **{race_verdict(standings)}**")
+    if winner is not None:
+        public = winner.result["metrics"]["public"][winner.result["prediction"]["views"]]
+        parts.append(f"{winner.result['data']['public_label']}: **{public['accuracy']:.2%}**")
+    return "; ".join(parts)
 
 
 def _facts(result: SearchResult) -> str:

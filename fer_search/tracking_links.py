@@ -9,19 +9,22 @@ from urllib.parse import quote
 from fer_search.runs import read_json, write_json
 
 LINKS = "links.json"
+TRAINING = "workflowType=machine_learning"
+"""Without it, MLflow's pages are at first about language models."""
 LOCAL_UI = "http://127.0.0.1:5000"
 """What `fer-search ui` serves unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """What follows the address of the server of a store: a search's run, its trials in their saved view, and its best
-    trials side by side, if there are two.
+    """What follows the address of the server of a store: a search's run, its trials in their saved view as a table and
+    as charts, and its best trials side by side, if there are two.
     """
 
     uri: str
     run: str
     trials: str
+    charts: str
     compare: str | None
 
     @classmethod
@@ -29,8 +32,9 @@ class Links:
         """Return them for the ids of experiment, run and saved view, and those of the best trials' runs."""
         here = f"#/experiments/{experiment}/runs"
         runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(best), [experiment]))
-        compare = f"#/compare-runs?runs={runs}&experiments={experiments}" if len(best) > 1 else None
-        return cls(uri, f"{here}/{run}", f"{here}?viewStateShareKey={view}", compare)
+        trials = f"{here}?viewStateShareKey={view}&{TRAINING}"
+        compare = f"#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}" if len(best) > 1 else None
+        return cls(uri, f"{here}/{run}?{TRAINING}", trials, f"{trials}&compareRunsMode=CHART", compare)
 
 
 def write_links(search: Path, links: Links) -> None:

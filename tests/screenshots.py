@@ -108,9 +108,12 @@ async def take_pictures(runs: Path, server: str, output: Path) -> None:
         async with browser() as page:
             for name, (path, height) in pages.items():
                 await page.picture(path.as_uri(), output / f"{name}.png", text="", width=1100, height=height)
+            await page.call("Page.navigate", url=server)
+            await page.evaluate("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
             for name, url, text, height in (
                 ("mlflow_trials", links["trials"], f"trial {result.leaderboard()[0].number:05d}", 900),
-                ("mlflow_search", links["run"], "The best trials", 1500),
+                ("mlflow_charts", links["charts"], "Parallel", 1000),
+                ("mlflow_search", links["run"], "The best trials", 1700),
                 ("mlflow_compare", links["compare"], "Parallel Coordinates", 1000),
                 ("mlflow_trial", f"{experiment}/{best}/model-metrics", "val_accuracy", 900),
                 ("mlflow_registry", "#/models/fer_search", "champion", 600),
@@ -182,6 +185,7 @@ class Page:
         while not await self.evaluate(f"!!document.body && document.body.innerText.includes({json.dumps(text)})"):
             assert time.monotonic() < deadline, f"{url} does not show {text!r}"
             await asyncio.sleep(0.5)
+        await self.evaluate("[...document.querySelectorAll('button,a')].find(e => e.innerText == 'Show more')?.click()")
         await asyncio.sleep(SETTLING_SECONDS)
         taken = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(taken["data"]))

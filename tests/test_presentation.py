@@ -30,7 +30,7 @@ from fer_search.runs import write_json
 from fer_search.search_note import MOST_CHARACTERS, markdown_table, search_note
 from fer_search.searches import prepare
 from fer_search.tracking import EXPERIMENT, Tracker, local_store
-from fer_search.tracking_links import link_lines
+from fer_search.tracking_links import TRAINING, link_lines
 from fer_search.tracking_state import RunDescription, TrackingState, write_description, write_tracking_state
 from fer_search.tracking_writer import send_all
 from fer_search.training.trainer import EpochReport, Trainer
@@ -208,6 +208,7 @@ def test_the_description_says_what_was_searched_how_it_ended_who_is_best_and_wha
     note = note_of(search, kind="search")
     for text in (
         "finished, 4 trials (1 stopped, 3 complete)", "`max_lr` 0.0005 to 0.05, log", "`optimizer` one of sgd, adamw",
+        "best in the search: **trial 2**, `val_accuracy` 0.5500 (95 %",
         "`backbone` test_resnet", "4 trials; spent 10 epochs, 20 s of training", "| 1 | 2 | COMPLETE | 3/3 | 55.0% |",
         "fer-search race s",
     ):  # fmt: skip
@@ -243,7 +244,7 @@ def test_the_races_figures_are_metrics_of_the_trials_that_raced(search):
         "trial 00003": pytest.approx(0.57),
     }  # fmt: skip
     _, (parent,) = runs_of(search, kind="search")
-    assert parent.data.metrics["best_val_accuracy"] == 0.54  # in the search, of whom the race chose
+    assert parent.data.metrics["best_val_accuracy"] == 0.55  # the search's own, whatever a race says
 
 
 def test_the_saved_view_shows_the_trials_of_this_search_best_first_and_what_was_searched(search):
@@ -268,8 +269,10 @@ def test_the_links_lead_to_the_search_and_its_view_by_the_servers_address(search
     present(result)
     _, (run,) = runs_of(search, kind="search")
     first, second, command = link_lines(search)
-    assert first.endswith(f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
-    assert second.endswith(f"/#/experiments/{run.info.experiment_id}/runs?viewStateShareKey=abc")
+    assert first.endswith(
+        f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{TRAINING}"
+    )
+    assert second.endswith(f"/#/experiments/{run.info.experiment_id}/runs?viewStateShareKey=abc&{TRAINING}")
     assert f"fer-search ui --runs {search.parent}" in command
     stored = json.loads((search / "links.json").read_text())
     compared = parse_qs(urlsplit(stored["compare"].removeprefix("#")).query)

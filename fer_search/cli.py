@@ -5,7 +5,6 @@ Results go to stdout, progress and logs to stderr; a user's mistake is one clear
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -205,7 +204,7 @@ def ui(
         "1",  # for one person, in seconds rather than most of a minute
     ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    os.execve(command[0], command, environment)  # which is then this program, and ends as it does
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ from fer_search.training.metrics import summary
 from fer_search.tuning.race import Standing
 from fer_search.tuning.space import Dimension
 
+GAP = "&ensp;"
+"""Behind each cell: MLflow's UI leaves out the space between the columns of a table."""
 MOST_CHARACTERS = 8000
 """What MLflow takes as a tag."""
 
@@ -70,7 +72,9 @@ def markdown_table(table: Table) -> str:
     """Return a terminal's table in Markdown: what was bold stays so, colours are left out, its caption is below."""
     columns = [[_marked(str(cell)) for cell in column.cells] for column in table.columns]
     sides = ["--:" if column.justify == "right" else ":--" for column in table.columns]
-    lines = [[_marked(str(column.header)) or " " for column in table.columns], sides, *zip(*columns, strict=True)]
+    heading = [_marked(str(column.header)) for column in table.columns]
+    lines = [[f"{cell}{GAP}" for cell in cells] for cells in (heading, *zip(*columns, strict=True))]
+    lines.insert(1, sides)
     caption = Text.from_markup(str(table.caption or "")).plain.replace("\n", " ").replace("*", r"\*")
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (f"\n\n{caption}" if caption else "")
 
@@ -89,7 +93,7 @@ def _heading(result: SearchResult) -> str:
 def _verdict(best: Mapping[str, Any], metric: str, standings: Sequence[Standing], winner: LongTraining | None) -> str:
     """Return in a line who leads: it is among the few that MLflow shows of a description that is not opened."""
     interval = "" if best["low"] is None else f" (95 % interval {best['low']:.1%} to {best['high']:.1%})"
-    parts = [f"best in the search: **trial {best['trial']}**, `{metric}` {best[metric]:.4f}{interval}"]
+    parts = [f"Best in the search: **trial {best['trial']}**, `{metric}` {best[metric]:.4f}{interval}"]
     if standings:
         parts.append(f"race: **{race_verdict(standings)}**")
     if winner is not None:

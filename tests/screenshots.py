@@ -7,8 +7,11 @@ sees of it: MLflow's pages in a real browser, the report, and the terminal. `--r
 import argparse
 import asyncio
 import base64
+import io
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image
 from rich.console import Console
 
 from fer_search import workflow
@@ -32,7 +36,7 @@ from fer_search.report import leaderboard_table, parameters_table
 from fer_search.report_stages import race_table
 from fer_search.runs import read_json
 from fer_search.terminal import search_rows
-from fer_search.tracking_links import LINKS
+from fer_search.tracking_links import LINKS, TRAINING
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -41,6 +45,8 @@ SECONDS = 120.0
 SETTLING_SECONDS = 4.0
 """How long a page that shows its text may still draw its charts."""
 COLUMNS = 104
+NUM_COLORS = 128
+"""Of a picture, which is less than half as large that way."""
 
 
 def main() -> None:
@@ -78,7 +84,7 @@ def served(runs: Path):
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "fer_search", "ui", "--runs", str(runs), "--port", str(port)]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + SECONDS
         while not answers(f"http://127.0.0.1:{port}/health"):
@@ -86,7 +92,7 @@ def served(runs: Path):
             time.sleep(0.5)
         yield port
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)  # the server has workers
         server.wait()
 
 
@@ -115,7 +121,7 @@ async def take_pictures(runs: Path, server: str, output: Path) -> None:
                 ("mlflow_charts", links["charts"], "Parallel", 1000),
                 ("mlflow_search", links["run"], "The best trials", 1700),
                 ("mlflow_compare", links["compare"], "Parallel Coordinates", 1000),
-                ("mlflow_trial", f"{experiment}/{best}/model-metrics", "val_accuracy", 900),
+                ("mlflow_trial", f"{experiment}/{best}/model-metrics?{TRAINING}", "Model metrics (", 900),
                 ("mlflow_registry", "#/models/fer_search", "champion", 600),
             ):
                 await page.picture(f"{server}/{url}", output / f"{name}.png", text=text, width=1440, height=height)
@@ -134,7 +140,10 @@ def terminal_pages(runs: Path, scratch: Path) -> dict[str, tuple[Path, int]]:
     halfway.mkdir()
     shutil.copy(runs / NAME / "settings.json", halfway)
     events = [event for event, _ in read_events(runs / NAME / JOURNAL)]
-    events = events[: round(0.6 * len(events))]
+    last = max(
+        place for place, event in enumerate(events[: round(0.7 * len(events))]) if event["event"] == "epoch_ended"
+    )
+    events = events[: last + 1]
     (halfway / JOURNAL).write_text("".join(json.dumps(event) + "\n" for event in events))
     screen = SearchScreen(halfway, since=events[0]["time"]).render(events[-1]["time"])
     rows = search_rows(result)
@@ -188,12 +197,13 @@ class Page:
         await self.evaluate("[...document.querySelectorAll('button,a')].find(e => e.innerText == 'Show more')?.click()")
         await asyncio.sleep(SETTLING_SECONDS)
         taken = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(taken["data"]))
+        with Image.open(io.BytesIO(base64.b64decode(taken["data"]))) as image:
+            image.convert("RGB").quantize(NUM_COLORS).save(path, optimize=True)
 
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Page]:
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en-GB",
                    "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -209,7 +219,7 @@ async def browser() -> AsyncIterator[Page]:
                 async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                     yield Page(socket)
         finally:
-            process.terminate()
+            process.kill()
             process.wait()
 
 

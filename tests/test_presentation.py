@@ -208,8 +208,8 @@ def test_the_description_says_what_was_searched_how_it_ended_who_is_best_and_wha
     note = note_of(search, kind="search")
     for text in (
         "finished, 4 trials (1 stopped, 3 complete)", "`max_lr` 0.0005 to 0.05, log", "`optimizer` one of sgd, adamw",
-        "best in the search: **trial 2**, `val_accuracy` 0.5500 (95 %",
-        "`backbone` test_resnet", "4 trials; spent 10 epochs, 20 s of training", "| 1 | 2 | COMPLETE | 3/3 | 55.0% |",
+        "Best in the search: **trial 2**, `val_accuracy` 0.5500 (95 %",
+        "`backbone` test_resnet", "4 trials; spent 10 epochs, 20 s of training", "| 1&ensp; | 2&ensp; | COMPLETE&ensp; | 3/3&ensp; | 55.0%&ensp; |",
         "fer-search race s",
     ):  # fmt: skip
         assert text in note
@@ -324,7 +324,10 @@ def test_a_table_in_markdown_has_its_bold_cells_its_sides_and_its_caption():
     table = Table("name", title="x", caption="* more")
     table.add_column("value", justify="right")
     table.add_row("a|b", "[bold]1[/]")
-    assert markdown_table(table) == "| name | value |\n| :-- | --: |\n| a\\|b | **1** |\n\n\\* more"
+    assert (
+        markdown_table(table)
+        == "| name&ensp; | value&ensp; |\n| :-- | --: |\n| a\\|b&ensp; | **1**&ensp; |\n\n\\* more"
+    )
 
 
 def test_a_description_is_never_longer_than_mlflow_takes(search, monkeypatch):

@@ -84,7 +84,7 @@ def served(runs: Path):
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "fer_search", "ui", "--runs", str(runs), "--port", str(port)]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + SECONDS
         while not answers(f"http://127.0.0.1:{port}/health"):

@@ -34,6 +34,7 @@ from fer_search.tracking_links import TRAINING, link_lines
 from fer_search.tracking_state import RunDescription, TrackingState, write_description, write_tracking_state
 from fer_search.tracking_writer import send_all
 from fer_search.training.trainer import EpochReport, Trainer
+from fer_search.tuning.race import RaceState
 from fer_search.tuning.retention import trial_directory
 
 SPACE = """
@@ -69,13 +70,19 @@ def empty_store(tmp_path_factory):
     return directory / "mlflow.db"
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """The checked space, which takes seconds too."""
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(SPACE)
+    return prepare(path, data="synthetic", overrides=None, num_trials=None)
+
+
 @pytest.fixture
-def search(tmp_path, empty_store):
+def search(tmp_path, empty_store, plan):
     """A search of four trials that has ended, in MLflow as its writer leaves it."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    (tmp_path / "space.toml").write_text(SPACE)
     directory, uri = tmp_path / "s", local_store(tmp_path)
-    plan = prepare(tmp_path / "space.toml", data="synthetic", overrides=None, num_trials=None)
     settings = {
         "kind": "search", "search_id": "abc", "space_file": "space.toml", "space": plan.table,
         "parameters": plan.space.parameters, "resources": {}, "address": None, "tracking_uri": uri,
@@ -103,10 +110,9 @@ def race(search, raced=RACED):
     })  # fmt: skip
     write_description(directory, RunDescription(uri, "of-race", "race", "s race", {}, {}, status="FINISHED"))
     journal = Journal(directory / JOURNAL)
-    from fer_search.races import _state
-
     parameters = {trial.number: trial.parameters for trial in found.trials if trial.number in raced}
-    seeds = _state(directory, found.space, parameters, 3).seeds
+    rules = {"metric": "val_accuracy", "horizon": 3, "seed": found.space.seed, "min_seeds": 3, "max_seeds": 3}
+    seeds = RaceState(parameters, journal, **rules).seeds
     for entrant, values in raced.items():
         for seed, value in zip(seeds, values, strict=True):
             number = len(journal.trials)
@@ -209,7 +215,8 @@ def test_the_description_says_what_was_searched_how_it_ended_who_is_best_and_wha
     for text in (
         "finished, 4 trials (1 stopped, 3 complete)", "`max_lr` 0.0005 to 0.05, log", "`optimizer` one of sgd, adamw",
         "Best in the search: **trial 2**, `val_accuracy` 0.5500 (95 %",
-        "`backbone` test_resnet", "4 trials; spent 10 epochs, 20 s of training", "| 1&ensp; | 2&ensp; | COMPLETE&ensp; | 3/3&ensp; | 55.0%&ensp; |",
+        "`backbone` test_resnet", "4 trials; spent 10 epochs, 20 s of training",
+        "| 1&ensp; | 2&ensp; | COMPLETE&ensp; | 3/3&ensp; | 55.0%&ensp; |",
         "fer-search race s",
     ):  # fmt: skip
         assert text in note

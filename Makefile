@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS ?= runs
 
-.PHONY: demo test test-cluster chaos fuzz check bench clean
+.PHONY: demo test test-cluster chaos fuzz check bench screenshots clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/demo.py --runs $(RUNS)
@@ -28,6 +28,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+screenshots: $(INSTALLED)
+	$(BIN)/python tests/screenshots.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -5,7 +5,6 @@ Results go to stdout, progress and logs to stderr; a user's mistake is one clear
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +36,7 @@ from fer_search.terminal import (
     going_on,
     out,
     print_evaluation,
+    print_links,
     print_training,
     progress,
 )
@@ -167,6 +167,7 @@ def export(
         out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
     if registered:
         out.print(f"registered in MLflow as {registered}")
+    print_links(runs / name)
 
 
 app.command()(predict)
@@ -197,8 +198,11 @@ def ui(
         "127.0.0.1",
         "--port",
         str(port),
+        "--workers",
+        "1",  # for one person, in seconds rather than most of a minute
     ]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.execve(command[0], command, environment)  # which is then this program, and ends as it does
 
 
 def main() -> None:

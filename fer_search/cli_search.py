@@ -30,6 +30,7 @@ from fer_search.terminal import (
     finish_race,
     finish_search,
     going_on,
+    print_links,
     print_packing,
     print_preview,
     print_retraining,
@@ -222,6 +223,7 @@ def race(
     with going_on("the same command"):
         result = workflow.race(name, top=top, max_seeds=seeds, address=address, runs=runs, follow=progress(quiet=quiet))
     finish_race(result, name=name, as_json=as_json)
+    print_links(runs / name)
 
 
 def retrain(
@@ -256,3 +258,4 @@ def retrain(
             follow=progress(quiet=quiet),
         )
     print_retraining(result, name=name, as_json=as_json)
+    print_links(runs / name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fer_search.journal import Event, TrialRecord
 from fer_search.tracking import Epoch, TrackedRun, Tracker
-from fer_search.tracking_state import RUNNING, RunDescription
+from fer_search.tracking_state import NOTE, RUNNING, RunDescription
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class JournalTracker:
             if "search" not in runs:
                 runs["search"] = self.tracker.create_run(
                     search_id=described.search_id, key="search", name=described.title, time=time,
-                    tags={**described.tags, "kind": described.kind},
+                    tags={**described.tags, "kind": described.kind, **_note(described.note)},
                 )  # fmt: skip
             self.tracker.log(runs["search"].id, params=described.parent_params)
             self._set_status(runs, "search", RUNNING)
@@ -109,15 +109,23 @@ class JournalTracker:
         return self.tracker.create_run(
             search_id=described.search_id,
             key=self._key(number),
-            name=f"trial {number:05d}" if self._has_children else described.title,
+            name=self._name(number, started.get("point", {})),
             time=started["time"],
             tags={
                 **described.tags,
                 **self.tags_of(started["parameters"]),
+                **_note(point_note(started.get("point", {}))),
                 "kind": "trial" if self._has_children else described.kind,
             },
             parent=runs["search"].id if self._has_children else None,
         )
+
+    def _name(self, number: int, point: Mapping[str, Any]) -> str:
+        if not self._has_children:
+            return self.description.title
+        if self.description.kind == "race":  # whose trainings are of the search's trials
+            return f"trial {point['trial']:05d}, seed {point['seed']}"
+        return f"trial {number:05d}"
 
     def _set_status(self, runs: dict[str, TrackedRun], key: str, status: str, *, time: float | None = None) -> None:
         if key in runs and runs[key].status != status:
@@ -126,3 +134,13 @@ class JournalTracker:
 
     def _key(self, number: int) -> str:
         return f"trial/{number}" if self._has_children else self.description.kind
+
+
+def point_note(point: Mapping[str, Any]) -> str:
+    """Return the description of a trial's run: what was chosen for it."""
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in point.items()}
+    return ", ".join(f"`{name}` {value}" for name, value in shown.items())
+
+
+def _note(text: str) -> dict[str, str]:
+    return {NOTE: text} if text else {}

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_search.journal import FILE_NAME, TrialRecord, apply_event, read_events
-from fer_search.report import STATE_STYLES, new_table
+from fer_search.report import STATE_STYLES, STATE_WORDS, new_table
 from fer_search.report_status import duration
 from fer_search.runs import SETTINGS
 from fer_search.search_result import SearchResult, read_search
@@ -25,7 +25,6 @@ WINDOW_SECONDS = 600.0
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
 MOST_RUNNING = 6
-WORDS = {"RUNNING": "running", "PAUSED": "waiting", "PRUNED": "stopped", "COMPLETE": "complete", "FAIL": "failed"}
 
 
 class SearchScreen:
@@ -115,7 +114,8 @@ class SearchScreen:
 
     def _trials_line(self) -> str:
         counts = Counter(trial.state for trial in self.trials.values())
-        parts = [f"[{STATE_STYLES[state]}]{counts[state]} {word}[/]" for state, word in WORDS.items() if counts[state]]
+        words = STATE_WORDS.items()
+        parts = [f"[{STATE_STYLES[state]}]{counts[state]} {word}[/]" for state, word in words if counts[state]]
         return f"{', '.join(parts) or 'none yet'}, of {self._space.num_trials}"
 
     def _speed_line(self, now: float) -> str:

@@ -25,6 +25,7 @@ from fer_search.tuning.race import Standing, mean_interval
 RETRAIN = "retrain"
 SPLITS = ("validation", "public", "public_unique")
 LOGITS = "logits.npz"
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)

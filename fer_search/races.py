@@ -76,6 +76,8 @@ def run_race(
         tags={"search": search.name, "race_of": settings["search_id"]},
         follow=follow,
         parent_params={"max_seeds": max_seeds, "horizon": space.horizon},
+        note=f"The race of search **{search.name}**: the trials {', '.join(map(str, sorted(parameters)))} again with "
+        "fresh seeds.",
     ) as outcome:
         state = race_state(
             directory, space, parameters, max_seeds

@@ -50,12 +50,13 @@ def recorded(
     follow: Follow | None,
     parent_params: Mapping[str, Any] | None = None,
     study: Mapping[str, Any] | None = None,
+    note: str = "",
 ) -> Iterator[Outcome]:
     """Hold a run for this process, put its settings on disk, and pass its journal on while the block runs.
 
     `follow` receives what is new. MLflow calls the run FINISHED if the block said so, KILLED if not, and FAILED after
-    an exception; `parent_params` and `study` are those of RunDescription. Raises InvalidInput while another process
-    writes to the run.
+    an exception; `parent_params`, `study` and `note` are those of RunDescription. Raises InvalidInput while another
+    process writes to the run.
     """
     description = RunDescription(
         uri=settings["tracking_uri"],
@@ -65,6 +66,7 @@ def recorded(
         tags={**run_tags(settings), **tags},
         parent_params=parent_params,
         study=study,
+        note=note,
     )
     with locked(directory):
         write_json(directory / SETTINGS, settings)

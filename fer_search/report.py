@@ -23,6 +23,7 @@ TARGET_ACCURACY = 0.79
 """What the project's design aims for on PublicTest."""
 NUM_PUBLIC_IMAGES = 3_589
 STATE_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan", "PAUSED": "blue"}
+STATE_WORDS = {"RUNNING": "running", "PAUSED": "waiting", "PRUNED": "stopped", "COMPLETE": "complete", "FAIL": "failed"}
 
 
 def leaderboard_rows(trials: list[TrialRecord], space: "Space", *, num_validation: int | None) -> list[dict[str, Any]]:

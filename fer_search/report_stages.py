@@ -90,7 +90,7 @@ def standing_rows(standings: list["Standing"]) -> list[dict[str, Any]]:
     ]
 
 
-def race_verdict(standings: list["Standing"]) -> str:
+def race_verdict(standings: Sequence["Standing"]) -> str:
     """Return who has won a race, or that nobody has."""
     best = [standing for standing in standings if standing.in_race]
     if not best:

@@ -31,6 +31,7 @@ RESULT = "result.json"
 LOCK = ".lock"
 RUNS = Path("runs")  # where all searches and trainings live unless somebody says otherwise
 RACE = "race"
+REPORT = "report"
 LEDGER = "private_test_ledger.jsonl"
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 

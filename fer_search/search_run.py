@@ -11,6 +11,8 @@ from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.races import objective_on
 from fer_search.record import Follow, recorded
+from fer_search.search_note import search_note
+from fer_search.search_result import SearchResult
 from fer_search.searches import DiskNeed, search_settings
 from fer_search.tradeoffs import measure_of
 from fer_search.tuning.connection import Resources, check_resources, connected, num_slots
@@ -42,13 +44,14 @@ def run_search(
             directory,
             {**settings, "num_trials": space.num_trials},
             title=directory.name,
-            tags={"space": Path(settings["space_file"]).name},
+            tags={"space": Path(settings["space_file"]).name, "search": directory.name},
             follow=follow,
             parent_params={**search_settings(settings), "horizon": space.horizon},
             study={
                 "metric": space.metric,
                 "domains": {name: distribution_to_json(domain) for name, domain in space.domains.items()},
             },
+            note=search_note(SearchResult(directory, settings, space, trials=[])),
         ) as outcome:
             DiskNeed.of(space, form).announce(directory, num_workers=resources.max_concurrent or num_slots(resources))
             # The journal anew, now that no other process can write to it.

@@ -12,6 +12,7 @@ from fer_search.tuning.select import leaderboard
 from fer_search.tuning.space import Space
 
 MIN_SEEDS = 3
+FINALISTS = "finalists"
 
 
 def read_standings(search: Path, space: Space, trials: Sequence[TrialRecord]) -> list[Standing]:
@@ -39,6 +40,11 @@ def missing_entrants(search: Path, space: Space, trials: Sequence[TrialRecord]) 
     order = [trial.number for trial in leaderboard(trials, metric=space.metric) if trial.state == "COMPLETE"]
     chosen = [place for place, number in enumerate(order) if number in (raced - {0} or raced)]
     return [number for number in order[: max(chosen, default=0)] if number not in raced]
+
+
+def finalist_directory(race: Path, trial: int) -> Path:
+    """Return where the files of a race's entrant are."""
+    return race / FINALISTS / f"trial_{trial:05d}"
 
 
 def race_state(directory: Path, space: Space, parameters: dict[int, dict[str, Any]], max_seeds: int) -> RaceState:

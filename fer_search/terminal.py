@@ -34,6 +34,7 @@ from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note
 from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.runs import SETTINGS
+from fer_search.tracking_links import link_lines
 
 if TYPE_CHECKING:
     from fer_search.packings import PackingPlan
@@ -192,6 +193,8 @@ def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None
     cost = result.space.cost
     tradeoffs = None if cost is None else result.tradeoffs(cost)
     print_search(result, result.rows(), as_json=as_json, cost=cost, tradeoffs=tradeoffs)
+    if not quiet:
+        print_links(result.directory)
     if not result.complete:
         err.print(f"not complete; to go on where it is: fer-search resume {result.name}")
         raise typer.Exit(130)
@@ -203,6 +206,12 @@ def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None
     err.print(
         f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
     )
+
+
+def print_links(search: Path) -> None:
+    """Print where MLflow's UI shows a search, beside what the command is for."""
+    for line in link_lines(search.resolve()):
+        err.print(line, markup=False, soft_wrap=True)
 
 
 def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:

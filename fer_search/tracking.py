@@ -2,23 +2,22 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import mlflow.onnx
-import onnx
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.tracking import MlflowClient
 
 from fer_search.errors import first_line
 
-logger = logging.getLogger(__name__)
-
 EXPERIMENT = "fer_search"
-REGISTERED_MODEL = "fer_search"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # or the UI looks for conversations with language models
+    "mlflow.note.content": "Searches of fer_search, a parent run each, with a child per trial; a race and the long "
+    "trainings are runs beside it. The description of a search's run says how it stands, and links to its trials.",
+}
 ENDED = ("FINISHED", "KILLED", "FAILED")
 MOST_METRICS = 1000
 MOST_PARAMS = 100
@@ -74,22 +73,18 @@ class Tracker:
             self._client = client
         return self._client
 
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment that all runs are in."""
+        _ = self.client
+        return self._experiment_id
+
     def find_runs(self, search_id: str) -> dict[str, TrackedRun]:
         """Return all runs of one search by their keys."""
-        runs: dict[str, TrackedRun] = {}
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self._experiment_id],
-                f"tags.`fer_search.search_id` = '{search_id}'",
-                ViewType.ACTIVE_ONLY,
-                max_results=1000,
-                page_token=token,
-            )
-            runs |= {run.data.tags["fer_search.key"]: TrackedRun(run.info.run_id, run.info.status) for run in page}
-            token = page.token
-            if not token:
-                return runs
+        return {
+            run.data.tags["fer_search.key"]: TrackedRun(run.info.run_id, run.info.status)
+            for run in self._search(_of(search_id))
+        }
 
     def create_run(
         self,
@@ -139,47 +134,54 @@ class Tracker:
         else:
             self.client.update_run(run_id, status=status)
 
-    def log_report(self, search_id: str, key: str, report: Path) -> None:
-        """Store a report's directory with its run; where the server does not take it, there is a warning."""
-        try:
-            self.client.log_artifacts(self.find_runs(search_id)[key].id, str(report), "report")
-        except KeyError:
-            logger.warning("MLflow: it has not heard of this search, so it does not have the report")
-        except Exception as error:  # whatever a tracking server answers, the report is on disk
-            logger.warning("MLflow: %s: it does not have the report", error)
+    def store(self, run_id: str, folder: str, files: Iterable[Path]) -> None:
+        """Store files in a folder of a run's artifacts; weights, which are large and never change, only once."""
+        stored = {each.path: each.file_size for each in self.client.list_artifacts(run_id, folder)}
+        for file in files:
+            if file.suffix != ".safetensors" or stored.get(f"{folder}/{file.name}") != file.stat().st_size:
+                self.client.log_artifact(run_id, str(file), folder)
 
-    def register_bundle(self, search_id: str, key: str, bundle: Path, *, model_file: str) -> str | None:
-        """Store a bundle with its training's run, register its ONNX model, and return `name/version`.
+    def mark(self, search_id: str, wanted: Mapping[str, Mapping[str, str]], *, names: Sequence[str]) -> None:
+        """Let of the tags `names` those that are `wanted`, by a run's key, be on the runs of a search, and no others.
 
-        Returns None, with a warning, where the server does not take it: the bundle itself is complete without.
+        What is not wanted goes first, so that a kill in between leaves a mark on nobody rather than on two.
         """
-        try:
-            run_id = self.find_runs(search_id)[key].id
-            self.client.log_artifacts(run_id, str(bundle), "bundle")
-            ended = self.client.get_run(run_id).info
-            before = os.environ.get("MLFLOW_TRACKING_URI")
-            mlflow.set_tracking_uri(self.uri)  # sets that variable too, which whatever is started next would obey
-            try:
-                with mlflow.start_run(run_id=run_id):
-                    info = mlflow.onnx.log_model(
-                        onnx.load(str(bundle / model_file)),
-                        name="model",
-                        registered_model_name=REGISTERED_MODEL,
-                        pip_requirements=["onnxruntime", "numpy"],
-                    )
-            finally:  # the training ended when it ended, and as it did, whatever became of the registration
-                mlflow.set_tracking_uri(before)
-                self.client.set_terminated(run_id, ended.status, ended.end_time)
-        except KeyError:
-            logger.warning("MLflow: it has not heard of this training, so the model was not registered")
-            return None
-        except Exception as error:  # a registry may be away, forbid it or not exist; none of it spoils the bundle
-            logger.warning("MLflow: %s: the model was not registered", error)
-            return None
-        return f"{REGISTERED_MODEL}/{info.registered_model_version}"
+        runs: dict[str, Run] = {}
+        for name in names:
+            runs |= {run.info.run_id: run for run in self._search(f"{_of(search_id)} AND tags.`{name}` LIKE '%'")}
+        for run in runs.values():
+            keep = wanted.get(run.data.tags["fer_search.key"], {})
+            for name in names:
+                if name in run.data.tags and name not in keep:
+                    self.client.delete_tag(run.info.run_id, name)
+        found = self.find_runs(search_id)
+        for key, tags in wanted.items():
+            if key in found:
+                self.log(found[key].id, tags=tags)
+
+    def tag_experiment(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment that all runs are in."""
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        """Yield all runs that are not deleted and for which the condition holds."""
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _create_experiment(self, client: MlflowClient) -> str:
         location = None
         if self.uri.startswith("sqlite:///"):
             location = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        return str(client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS))
+
+
+def _of(search_id: str) -> str:
+    return f"tags.`fer_search.search_id` = '{search_id}'"

@@ -16,15 +16,18 @@ from fer_search.runs import read_json, write_json
 DESCRIPTION = "tracking.json"
 STATE = "tracked.json"
 RUNNING = "RUNNING"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's UI shows as a run's description, in Markdown."""
 
 
 @dataclass(frozen=True)
 class RunDescription:
     """What MLflow, and for a search Optuna's storage, is told of a run beside its journal.
 
-    With `parent_params`, each trial is a child of one parent run; without, the only trial is the run. A search is an
-    Optuna study too: `study` holds its `metric` and the `domains` of its parameters, as Optuna writes them in JSON.
-    `status` is how the run ended, in MLflow's words, or RUNNING: then it runs, or was killed.
+    With `parent_params`, each trial is a child of one parent run, which `note` describes until it has ended; without,
+    the only trial is the run. A search is an Optuna study too: `study` holds its `metric` and the `domains` of its
+    parameters, as Optuna writes them in JSON. `status` is how the run ended, in MLflow's words, or RUNNING: then it
+    runs, or was killed.
     """
 
     uri: str
@@ -34,6 +37,7 @@ class RunDescription:
     tags: Mapping[str, str]
     parent_params: Mapping[str, Any] | None
     study: Mapping[str, Any] | None = None
+    note: str = ""
     status: str = RUNNING
 
 

@@ -14,7 +14,9 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
+from fer_search.finalists import write_figures
 from fer_search.long_trainings import LOGITS
+from fer_search.presentation import present_training
 from fer_search.recipe import Recipe, class_problems
 from fer_search.record import (
     Follow,
@@ -54,9 +56,12 @@ def train(
         read_settings(directory, kind="train")
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
-    return run_training(
+    found = run_training(
         recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
     )
+    write_figures(directory)
+    present_training(directory)
+    return found
 
 
 def run_training(

@@ -16,12 +16,14 @@ from uuid import uuid4
 import torch
 
 from fer_search.assessment import assess
-from fer_search.bundle import FILES, export_bundle
+from fer_search.bundle import export_bundle
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
+from fer_search.finalists import write_figures, write_finalists
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
 from fer_search.packings import PackingPlan
 from fer_search.packings import measure as measure_packing
+from fer_search.presentation import present, present_training
 from fer_search.races import RaceResult, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
@@ -31,14 +33,15 @@ from fer_search.record import (
     package_versions,
     split_for,
 )
+from fer_search.registry import register_bundle
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, RACE, RUNS, SETTINGS, is_taken, read_json, run_directory
+from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, is_taken, read_json, run_directory
 from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.standings import missing_entrants
 from fer_search.tracking import Tracker
-from fer_search.tracking_state import DESCRIPTION
+from fer_search.tracking_state import DESCRIPTION, read_description
 from fer_search.tracking_uri import check_uri, local_store
 from fer_search.tracking_writer import send_all
 from fer_search.tuning.connection import Resources
@@ -47,6 +50,8 @@ from fer_search.tuning.select import select_trial
 from fer_search.warm_start import take_over
 
 logger = logging.getLogger(__name__)
+
+BUNDLE = "bundle"
 
 
 def search(
@@ -97,7 +102,7 @@ def search(
     if warm_start is not None:
         settings["warm_start"] = _take_over(warm_start, plan, runs)
     run_search(directory, settings, plan.space, plan.splits, budget=budget, follow=follow)
-    return read_search(name, runs=runs)
+    return _presented(name, runs)
 
 
 def new_search(name: str, *, runs: Path = RUNS) -> Path:
@@ -168,7 +173,7 @@ def resume(
     check_fingerprint(faces, settings)
     recipe = Recipe.build(space.complete(space.first_point))
     run_search(result.directory, settings, space, split_for(faces, recipe), budget=budget, follow=follow)
-    return read_search(name, runs=runs)
+    return _presented(name, runs)
 
 
 def retrain(
@@ -208,6 +213,9 @@ def retrain(
         tags={"search": name, "winner_of" if trial is None else "trial_of": result.settings["search_id"]},
         follow=follow,
     )
+    for training in found:
+        write_figures(training.directory)
+    present(result)
     agreement = result.rank_agreement()
     return {
         **best_of_seeds(found).result,
@@ -241,11 +249,9 @@ def export(
     """
     directory = run_directory(runs, name)
     training, selection = training_to_export(directory, trial)
-    settings = read_json(training / SETTINGS)
-    bundle = bundle or directory / ("bundle" if trial is None else f"bundle_{trial:05d}")
+    bundle = bundle or directory / (BUNDLE if trial is None else f"{BUNDLE}_{trial:05d}")
     export_bundle(training, bundle, selection=selection)
-    tracker = Tracker(settings["tracking_uri"])
-    return bundle, tracker.register_bundle(settings["search_id"], settings["kind"], bundle, model_file=FILES["onnx"])
+    return bundle, _register(bundle, training, is_winner=trial is None and training != directory)
 
 
 def race(
@@ -266,9 +272,31 @@ def race(
     """
     result = read_search(name, runs=runs)
     settings = _at(address, result.settings)
-    return run_race(
+    found = run_race(
         result.directory, settings, result.space, result.trials, top=top, max_seeds=max_seeds, follow=follow
     )
+    if found.finished:
+        raced = [trial for trial in result.trials if trial.number in {standing.trial for standing in found.standings}]
+        metric, source = result.space.metric, settings["data"]["source"]
+        write_finalists(result.directory / RACE, raced, metric=metric, source=source)
+    present(result)
+    return found
+
+
+def _presented(name: str, runs: Path) -> SearchResult:
+    """Read a search that has ended or was stopped, and let MLflow show it as it stands."""
+    result = read_search(name, runs=runs)
+    present(result)
+    return result
+
+
+def _register(bundle: Path, training: Path, *, is_winner: bool, uri: str | None = None) -> str | None:
+    """Register a training's bundle with MLflow, and return its name and version there, if it takes it."""
+    settings = read_json(training / SETTINGS)
+    return register_bundle(
+        Tracker(uri or settings["tracking_uri"]), bundle, search_id=settings["search_id"], key=settings["kind"],
+        tags=settings["tags"], champion=is_winner,
+    )  # fmt: skip
 
 
 def _at(address: str | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -296,4 +324,14 @@ def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> di
     found = sorted(path.parent for path in directory.rglob(DESCRIPTION))
     if not found:
         raise InvalidInput(problem(directory, "run", "must be a search or a training", "nothing tracked"))
-    return {each: send_all(each, tracking_uri) for each in found}
+    sent = {each: send_all(each, tracking_uri) for each in found}
+    described = read_description(directory)
+    uri = tracking_uri or described.uri
+    if described.kind == "search":
+        present(read_search(name, runs=runs), uri=uri)
+    elif (directory / RESULT).exists():
+        present_training(directory, uri=uri)
+    if (directory / BUNDLE).exists():
+        training, _ = training_to_export(directory, None)
+        _register(directory / BUNDLE, training, is_winner=training != directory, uri=uri)
+    return sent

@@ -50,6 +50,8 @@ RULES = {
     "fer_search.tracking_process": HEAVY,
     "fer_search.tracking_state": HEAVY,
     "fer_search.tracking_writer": ("torch", "ray", "fer_search.training", "fer_search.tuning", "fer_search.data"),
+    "fer_search.tracking_links": HEAVY,
+    "fer_search.served_model": ("torch", "ray", "optuna", "fer_search.training", "fer_search.tuning"),
     "fer_search.tracking": ("torch", "ray", "fer_search.training", "fer_search.tuning", "fer_search.data"),
 }
 

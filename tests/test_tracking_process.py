@@ -53,7 +53,7 @@ def run(tmp_path, store):
 def describe(directory, uri):
     directory.mkdir()
     tags, params = {"space": "toy"}, {"eta": 3}
-    write_description(directory, RunDescription(uri, directory.parent.name, "search", "s", tags, params))
+    write_description(directory, RunDescription(uri, directory.parent.name, "toy", "s", tags, params))
     return directory
 
 

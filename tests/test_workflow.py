@@ -28,7 +28,7 @@ from fer_search.errors import InvalidInput
 from fer_search.html_report.report import report
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal, reproducible
-from fer_search.predict import Predictor
+from fer_search.predict import Predictor, predict_files
 from fer_search.recipe import Recipe
 from fer_search.runs import locked
 from fer_search.tracking_uri import local_store
@@ -343,3 +343,38 @@ def test_a_training_that_is_killed_goes_on_to_the_same_result(small, fit, valida
     assert read_choice(tmp_path / "killed") == expected
     ours, theirs = (load_file(tmp_path / name / "weights.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+SERVED = """
+import sys, json, pathlib
+sys.modules["torch"] = sys.modules["ray"] = None
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/fer_search@champion")
+from fer_search import predict
+images = [pathlib.Path(path).read_bytes() for path in sys.argv[2:]]
+found = model.predict(pandas.DataFrame({"image": images}))
+print(json.dumps({"code": predict.__file__, "found": found.to_dict("records")}))
+"""
+
+
+def test_the_winner_is_served_from_the_registry_by_the_code_that_is_stored_with_it_and_without_torch(runs, bundle):
+    faces = sorted((runs / "demo" / "faces").glob("*.png"))
+    command = [sys.executable, "-c", SERVED, local_store(runs), *map(str, faces)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=runs)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert not Path(answer["code"]).is_relative_to(Path(workflow.__file__).parent)
+    expected = predict_files(Predictor(bundle), faces)
+    assert [row.pop("emotion") for row in answer["found"]] == [emotion for _, emotion, _ in expected]
+    for row, (_, _, probabilities) in zip(answer["found"], expected, strict=True):
+        assert row == pytest.approx(probabilities, abs=1e-6)
+
+
+def test_what_is_registered_already_is_not_registered_again(runs):
+    client = MlflowClient(local_store(runs))
+    before = client.get_model_version_by_alias("fer_search", "champion")
+    workflow.sync("demo", runs=runs)
+    (version,) = client.search_model_versions("name='fer_search'")
+    assert (version.version, version.run_id) == (before.version, before.run_id)
+    assert version.tags["search"] == "demo"

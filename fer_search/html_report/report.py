@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from fer_search.html_report.page import write_report
-from fer_search.runs import RUNS
+from fer_search.runs import REPORT, RUNS
 from fer_search.search_result import read_search
-
-REPORT = "report"  # in the directory of a search
 
 
 def report(name: str, *, output: Path | None = None, runs: Path = RUNS) -> Path:
@@ -18,7 +16,7 @@ def report(name: str, *, output: Path | None = None, runs: Path = RUNS) -> Path:
     result = read_search(name, runs=runs)
     page = write_report(result, output or result.directory / REPORT)
     if output is None:
-        from fer_search.tracking import Tracker  # MLflow takes seconds to load
+        from fer_search.presentation import present  # MLflow takes seconds to load
 
-        Tracker(result.settings["tracking_uri"]).log_report(result.settings["search_id"], "search", page.parent)
+        present(result)
     return page

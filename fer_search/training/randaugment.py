@@ -3,7 +3,7 @@
 Every image draws its own parameters, and all images go through the same fixed sequence of tensor operations, with
 amounts that leave an image as it is where an operation was not drawn. So nothing here waits for the device, and the
 random draws do not depend on the pixels. Images are float tensors (N, C, H, W) in [0, 1]; geometry is one resampling.
-The channels of a colour image share one tone curve, made of all their values, so that a hue stays what it was.
+The channels of a colour image share one tone curve, made of all their values, so that grey stays grey.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """What a person reads of the stages around a search: what it would take, and how its best did on fresh seeds."""
 
-from dataclasses import asdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table

@@ -29,9 +29,10 @@ from fer_search.record import describe_data, package_versions
 from fer_search.runs import write_json
 from fer_search.search_note import MOST_CHARACTERS, markdown_table, search_note
 from fer_search.searches import prepare
-from fer_search.tracking import EXPERIMENT, Tracker, local_store
+from fer_search.tracking import EXPERIMENT, Tracker
 from fer_search.tracking_links import TRAINING, link_lines
 from fer_search.tracking_state import RunDescription, TrackingState, write_description, write_tracking_state
+from fer_search.tracking_uri import local_store
 from fer_search.tracking_writer import send_all
 from fer_search.training.trainer import EpochReport, Trainer
 from fer_search.tuning.race import RaceState

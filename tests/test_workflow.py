@@ -28,7 +28,8 @@ from fer_search.errors import InvalidInput
 from fer_search.html_report.report import report
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal, reproducible
-from fer_search.predict import Predictor, predict_files
+from fer_search.pictures import find_pictures
+from fer_search.predict import Predictor, predict_pictures
 from fer_search.recipe import Recipe
 from fer_search.runs import locked
 from fer_search.tracking_uri import local_store
@@ -365,10 +366,10 @@ def test_the_winner_is_served_from_the_registry_by_the_code_that_is_stored_with_
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert not Path(answer["code"]).is_relative_to(Path(workflow.__file__).parent)
-    expected = predict_files(Predictor(bundle), faces)
-    assert [row.pop("emotion") for row in answer["found"]] == [emotion for _, emotion, _ in expected]
-    for row, (_, _, probabilities) in zip(answer["found"], expected, strict=True):
-        assert row == pytest.approx(probabilities, abs=1e-6)
+    expected = predict_pictures(Predictor(bundle), find_pictures(faces), detector=None)
+    assert [row.pop("emotion") for row in answer["found"]] == [each.emotion for each in expected]
+    for row, each in zip(answer["found"], expected, strict=True):
+        assert row == pytest.approx(each.probabilities, abs=1e-6)
 
 
 def test_what_is_registered_already_is_not_registered_again(runs):

@@ -11,7 +11,7 @@ from fer_search.data.faces import EMOTIONS, FER2013, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import split_faces
 from fer_search.errors import InvalidInput
-from fer_search.predict import read_face
+from fer_search.pictures import centre_square, cut_face, find_pictures, open_picture
 
 
 def write(path, size, *, mode="RGB", seed=0):
@@ -110,7 +110,8 @@ def test_other_sizes_are_cut_and_resized_to_the_median_side_and_a_warning_says_s
         box = (middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2, middle[1] + side / 2)
         expected = image.resize((40, 40), Image.Resampling.BILINEAR, box=box)
         np.testing.assert_allclose(pixels, np.asarray(expected), atol=1)
-        np.testing.assert_array_equal(pixels, read_face(root / name, size=40, channels=3))  # as predict sees it
+        picture = open_picture(*find_pictures([root / name])).convert("RGB")
+        np.testing.assert_array_equal(pixels, cut_face(picture, centre_square(picture), size=40))  # as predict sees it
 
 
 def test_no_image_is_kept_larger_than_published_networks_take(load, tmp_path):

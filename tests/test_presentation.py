@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from fer_search import presentation, workflow
 from fer_search.checkpoints import Checkpoints
 from fer_search.data.synthetic import synthesize
-from fer_search.finalists import finalist_directory, write_finalists
+from fer_search.finalists import write_finalists
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import Journal
 from fer_search.presentation import present
@@ -29,6 +29,7 @@ from fer_search.record import describe_data, package_versions
 from fer_search.runs import write_json
 from fer_search.search_note import MOST_CHARACTERS, markdown_table, search_note
 from fer_search.searches import prepare
+from fer_search.standings import finalist_directory
 from fer_search.tracking import EXPERIMENT, Tracker
 from fer_search.tracking_links import TRAINING, link_lines
 from fer_search.tracking_state import RunDescription, TrackingState, write_description, write_tracking_state

@@ -121,7 +121,7 @@ async def take_pictures(runs: Path, server: str, output: Path) -> None:
                 ("mlflow_charts", links["charts"], "Parallel", 1000),
                 ("mlflow_search", links["run"], "The best trials", 1700),
                 ("mlflow_compare", links["compare"], "Parallel Coordinates", 1000),
-                ("mlflow_trial", f"{experiment}/{best}/model-metrics?{TRAINING}", "Model metrics (", 900),
+                ("mlflow_trial", f"{experiment}/{best}/model-metrics?{TRAINING}", "epoch_seconds", 900),
                 ("mlflow_registry", "#/models/fer_search", "champion", 600),
             ):
                 await page.picture(f"{server}/{url}", output / f"{name}.png", text=text, width=1440, height=height)

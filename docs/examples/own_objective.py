@@ -1,0 +1,1 @@
+"""A search of something of one's own: to be written."""

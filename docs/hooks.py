@@ -19,7 +19,7 @@ ELSEWHERE = (
     "README.md", "CHANGELOG.md", "SECURITY.md", "search_spaces/README.md", "cluster/README.md",
     *(f"cluster/{name}/README.md" for name in ("launcher", "kubernetes", "slurm", "mlflow")),
 )  # fmt: skip
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)")
+LINK = re.compile(r"""(?:(?<=\]\()|(?<= src="))(?![a-z]+:|#|/)([^)#\s"]+)""")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -171,17 +171,3 @@ def test_a_network_is_summarized_part_by_part(fer_search):
 def test_the_design_is_printed_as_a_recipe(tmp_path, fer_search):
     (tmp_path / "design.toml").write_text(fer_search("recipe", "--design").stdout)
     assert Recipe.read(tmp_path / "design.toml") == Recipe.design()
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "train", "search", "resume", "compare", "importance", "retrain", "simulate", "evaluate", "export", "predict",
-        "ui", "recipe",
-    ],
-)  # fmt: skip
-def test_every_commands_help_shows_an_example(fer_search, command):
-    done = fer_search(command, "--help")
-    assert done.returncode == 0
-    assert f"fer-search {command}" in done.stdout
-    assert "Example" in done.stdout

@@ -256,7 +256,7 @@ def predictions_table(predictions: "Sequence[Prediction]", *, with_box: bool) ->
     table = new_table("")
     table.add_column("image", overflow="fold")
     if with_box:
-        table.add_column("face", no_wrap=True)
+        table.add_column("face", min_width=7, overflow="fold")  # which a narrow terminal breaks between place and size
     table.add_column("emotion", no_wrap=True)
     for name in next((each.probabilities for each in predictions if each.probabilities), ()):
         table.add_column(escape(name), justify="right", no_wrap=True)

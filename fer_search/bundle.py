@@ -137,7 +137,7 @@ def _manifest(
             "views": list(network.views),
             "temperature": network.temperature,
         },
-        "network": _describe_network(recipe, network.network),
+        "network": _describe_network(recipe, form, network.network),
         "recipe_digest": recipe.digest(),
         "chosen": result["chosen"],
         "prediction": result["prediction"],
@@ -153,14 +153,14 @@ def _manifest(
     }
 
 
-def _describe_network(recipe: Recipe, network: Any) -> dict[str, Any]:
+def _describe_network(recipe: Recipe, form: ImageForm, network: Any) -> dict[str, Any]:
     """Return what the network is and costs, and what whoever takes its backbone alone must know.
 
     The prefix is None where timm's own network has layers before its classifier that this one lacks.
     """
-    summary = summarize(recipe)
+    summary = summarize(recipe, form)
     backbone = network.backbone.network
-    own = timm.create_model(recipe.backbone, in_chans=1, num_classes=0).state_dict()
+    own = timm.create_model(recipe.backbone, in_chans=form.channels, num_classes=0).state_dict()
     first = backbone.pretrained_cfg["first_conv"]
     return {
         "backbone": recipe.backbone,

@@ -16,7 +16,6 @@ from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.finalists import write_figures
 from fer_search.long_trainings import LOGITS
-from fer_search.presentation import present_training
 from fer_search.recipe import Recipe, class_problems
 from fer_search.record import (
     Follow,
@@ -51,6 +50,8 @@ def train(
     figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their 95 % intervals
     are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the training diverges.
     """
+    from fer_search.presentation import present_training  # MLflow
+
     directory = run_directory(runs, name)
     if is_taken(directory):
         read_settings(directory, kind="train")

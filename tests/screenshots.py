@@ -122,7 +122,7 @@ async def take_pictures(runs: Path, server: str, output: Path) -> None:
                 ("mlflow_search", links["run"], "The best trials", 1700),
                 ("mlflow_compare", links["compare"], "Parallel Coordinates", 1000),
                 ("mlflow_trial", f"{experiment}/{best}/model-metrics?{TRAINING}", "epoch_seconds", 900),
-                ("mlflow_registry", "#/models/fer_search", "champion", 600),
+                ("mlflow_registry", f"#/models/fer_search?{TRAINING}", "champion", 600),
             ):
                 await page.picture(f"{server}/{url}", output / f"{name}.png", text=text, width=1440, height=height)
             report = runs / NAME / "report" / "report.html"

@@ -223,7 +223,8 @@ def race(
     with going_on("the same command"):
         result = workflow.race(name, top=top, max_seeds=seeds, address=address, runs=runs, follow=progress(quiet=quiet))
     finish_race(result, name=name, as_json=as_json)
-    print_links(runs / name)
+    if not quiet:
+        print_links(runs / name)
 
 
 def retrain(
@@ -258,4 +259,5 @@ def retrain(
             follow=progress(quiet=quiet),
         )
     print_retraining(result, name=name, as_json=as_json)
-    print_links(runs / name)
+    if not quiet:
+        print_links(runs / name)

@@ -28,6 +28,7 @@ from fer_search.predict import MANIFEST, sha256_of
 from fer_search.recipe import Recipe
 from fer_search.record import form_of
 from fer_search.runs import RESULT, read_json, write_json
+from fer_search.training.backbone import normalisation
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.measurement import ViewChoice
 from fer_search.training.model_summary import summarize
@@ -159,6 +160,7 @@ def _describe_network(recipe: Recipe, form: ImageForm, network: Any) -> dict[str
     The prefix is None where timm's own network has layers before its classifier that this one lacks.
     """
     summary = summarize(recipe, form)
+    mean, std = normalisation(network.backbone, form.channels)
     backbone = network.backbone.network
     own = timm.create_model(recipe.backbone, in_chans=form.channels, num_classes=0).state_dict()
     first = backbone.pretrained_cfg["first_conv"]
@@ -168,6 +170,6 @@ def _describe_network(recipe: Recipe, form: ImageForm, network: Any) -> dict[str
         "flops": summary.total.flops,
         "timm_prefix": TIMM_PREFIX if own.keys() == backbone.state_dict().keys() else None,
         "first_convolution": first if isinstance(first, str) else first[0],
-        "mean": network.mean,
-        "std": network.std,
+        "mean": [float(each) for each in mean],
+        "std": [float(each) for each in std],
     }

@@ -1,7 +1,6 @@
-"""Files about single networks, for people who look at them one by one in MLflow: weights and confusions.
+"""Files about a race's entrants, for people who look at them one by one in MLflow.
 
-<search>/race/finalists/trial_00003/   a race's entrant as the search trained it: recipe, weights, confusion.png
-<training>/figures/                    confusion.png and recall.png of a long training, on its public split
+<search>/race/finalists/trial_00003/   an entrant as the search trained it: recipe, weights, confusion.png
 """
 
 from collections.abc import Sequence
@@ -15,10 +14,8 @@ from fer_search.bundle import write_recipe
 from fer_search.checkpoints import CHECKPOINTS, Checkpoints
 from fer_search.data.fer2013 import load_faces
 from fer_search.journal import TrialRecord
-from fer_search.long_trainings import FIGURES
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
-from fer_search.runs import RESULT, read_json
 from fer_search.standings import finalist_directory
 from fer_search.training.checkpoint import load_checkpoint
 from fer_search.training.evaluation import predict_logits
@@ -55,17 +52,3 @@ def write_finalists(race: Path, trials: Sequence[TrialRecord], *, metric: str, s
             write_recipe(recipe, temporary / "recipe.toml")
             save_file({name: value.contiguous() for name, value in weights.items()}, temporary / "weights.safetensors")
             confusion(figures, split="search-validation").save(temporary)
-
-
-def write_figures(training: Path) -> None:
-    """Draw what the network of the finished training in a directory confuses, unless that is drawn."""
-    if (training / FIGURES).exists():
-        return
-    from fer_search.html_report.training_plots import confusion, recall
-
-    result = read_json(training / RESULT)
-    public, label = result["metrics"]["public"], result["data"]["public_label"]
-    with replacing(training / FIGURES) as temporary:
-        temporary.mkdir()
-        confusion(public[result["prediction"]["views"]], split=label).save(temporary)
-        recall(public, split=label).save(temporary)

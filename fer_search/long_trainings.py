@@ -18,14 +18,12 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.recipe import absent_class_fields
 from fer_search.record import form_of
-from fer_search.runs import RESULT, SETTINGS, read_json
+from fer_search.runs import LOGITS, RESULT, SETTINGS, read_json
 from fer_search.tuning.agreement import Agreement, rank_agreement
 from fer_search.tuning.race import Standing, mean_interval
 
 RETRAIN = "retrain"
 SPLITS = ("validation", "public", "public_unique")
-LOGITS = "logits.npz"
-FIGURES = "figures"
 
 
 @dataclass(frozen=True)

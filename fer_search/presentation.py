@@ -13,7 +13,6 @@ from typing import Any
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_events
 from fer_search.long_trainings import (
-    FIGURES,
     RETRAIN,
     SPLITS,
     LongTraining,
@@ -21,7 +20,7 @@ from fer_search.long_trainings import (
     read_retraining,
     retrain_directory,
 )
-from fer_search.runs import RACE, REPORT, RESULT, SETTINGS, read_json
+from fer_search.runs import FIGURES, RACE, REPORT, RESULT, SETTINGS, read_json
 from fer_search.saved_view import TAG, saved_view
 from fer_search.search_note import race_note, search_note, training_note
 from fer_search.search_result import SearchResult

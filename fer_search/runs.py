@@ -28,6 +28,8 @@ from fer_search.files import read_text
 FORMAT = 3
 SETTINGS = "settings.json"
 RESULT = "result.json"
+LOGITS = "logits.npz"
+FIGURES = "figures"
 LOCK = ".lock"
 RUNS = Path("runs")  # where all searches and trainings live unless somebody says otherwise
 RACE = "race"

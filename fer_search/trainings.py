@@ -14,8 +14,6 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
-from fer_search.finalists import write_figures
-from fer_search.long_trainings import LOGITS
 from fer_search.recipe import Recipe, class_problems
 from fer_search.record import (
     Follow,
@@ -25,7 +23,18 @@ from fer_search.record import (
     recorded,
     split_for,
 )
-from fer_search.runs import RESULT, RUNS, SETTINGS, is_taken, read_json, read_settings, run_directory, write_json
+from fer_search.runs import (
+    FIGURES,
+    LOGITS,
+    RESULT,
+    RUNS,
+    SETTINGS,
+    is_taken,
+    read_json,
+    read_settings,
+    run_directory,
+    write_json,
+)
 from fer_search.tracking_uri import check_uri, local_store
 from fer_search.training.backbone import backbone_problems
 from fer_search.training.leak_probe import leak_probe
@@ -159,6 +168,22 @@ def measure(trainer: Trainer, directory: Path, splits: Splits, *, data: dict[str
     }
     write_json(directory / RESULT, result)
     return result
+
+
+def write_figures(training: Path) -> None:
+    """Draw what the network of the finished training in a directory confuses, as confusion.png and recall.png in its
+    `figures`, unless that is drawn.
+    """
+    if (training / FIGURES).exists():
+        return
+    from fer_search.html_report.training_plots import confusion, recall
+
+    result = read_json(training / RESULT)
+    public, label = result["metrics"]["public"], result["data"]["public_label"]
+    with replacing(training / FIGURES) as temporary:
+        temporary.mkdir()
+        confusion(public[result["prediction"]["views"]], split=label).save(temporary)
+        recall(public, split=label).save(temporary)
 
 
 def _write_logits(directory: Path, logits: dict[str, Logits]) -> None:

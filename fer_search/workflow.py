@@ -19,7 +19,7 @@ from fer_search.assessment import assess
 from fer_search.bundle import export_bundle
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.finalists import write_figures, write_finalists
+from fer_search.finalists import write_finalists
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
 from fer_search.packings import PackingPlan
 from fer_search.packings import measure as measure_packing
@@ -44,6 +44,7 @@ from fer_search.tracking import Tracker
 from fer_search.tracking_state import DESCRIPTION, read_description
 from fer_search.tracking_uri import check_uri, local_store
 from fer_search.tracking_writer import send_all
+from fer_search.trainings import write_figures
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import NO_LIMIT, Budget
 from fer_search.tuning.select import select_trial

@@ -80,8 +80,9 @@ def test_a_bad_row_is_named_with_its_number(csv, fails_with, fer_search, row, me
 def test_an_empty_folder_and_a_corrupt_image_are_named(tmp_path, fails_with):
     (tmp_path / "empty").mkdir()
     fails_with("empty", "data", "check", "empty")
-    (tmp_path / "faces/train/happy").mkdir(parents=True)
-    (tmp_path / "faces/train/happy/a.jpg").write_bytes(b"no image")
+    for name in ("a", "b", "c", "d", "e", "f"):
+        (tmp_path / "faces/train" / ("happy" if name < "d" else "sad")).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces/train" / ("happy" if name < "d" else "sad") / f"{name}.jpg").write_bytes(b"no image")
     fails_with("a.jpg", "data", "check", "faces")
 
 

@@ -21,6 +21,7 @@ from typer.main import get_command
 
 import fer_search as package
 from fer_search.cli import app
+from fer_search.configuration import FILE, VARIABLES, read_configuration
 from fer_search.recipe import Recipe, parse_overrides
 from fer_search.spaces import check_space
 
@@ -79,6 +80,8 @@ def mistake(words: list[str], *, whole: bool = True) -> str | None:
         if not words:
             return "names no command" if whole else None
         name, *words = words
+        if any(name in parameter.opts for parameter in command.params):  # such as --install-completion
+            return None
         if name not in command.commands:
             return f"{name}: is no command"
         command = command.commands[name]
@@ -171,8 +174,14 @@ def test_python_on_a_page_calls_what_there_is():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if code(page.read_text(), "toml")], ids=by_name)
 def test_a_space_on_a_page_is_valid(page):
-    spaces = [tomllib.loads(block) for block in code(page.read_text(), "toml")]
-    assert all(check_space(space, source=page).domains for space in spaces)
+    tables = [tomllib.loads(block) for block in code(page.read_text(), "toml")]
+    assert all(check_space(table, source=page).domains for table in tables if not VARIABLES.keys() & table)
+
+
+def test_the_file_of_a_project_on_a_page_is_valid(tmp_path):
+    (block,) = code((ROOT / "docs/how-to/shell.md").read_text(), "toml")
+    (tmp_path / FILE).write_text(block)
+    assert read_configuration(tmp_path).keys() == VARIABLES.keys()
 
 
 def leaves(command, *path: str) -> Iterator[tuple[tuple[str, ...], object]]:

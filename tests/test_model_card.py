@@ -1,4 +1,4 @@
-"""A bundle's card and the ways to load its weights that card and README show."""
+"""A bundle's card and the ways to load its weights that card and documentation show."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from fer_search.model_card import CARD, model_card
 from fer_search.recipe import Recipe
 from fer_search.training.model import build_model
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "predict.md"
 BACKBONE = "test_efficientnet"
 
 
@@ -153,10 +153,12 @@ def test_the_ways_to_load_it_that_the_card_shows_give_what_the_bundle_predicts(c
     check(code_blocks(card.text), bundle, images)
 
 
-def test_the_ways_to_load_it_that_the_readme_shows_give_what_the_bundle_predicts(bundle, images, tmp_path, monkeypatch):
+def test_the_ways_to_load_it_that_the_documentation_shows_give_what_the_bundle_predicts(
+    bundle, images, tmp_path, monkeypatch
+):
     shutil.copytree(bundle, tmp_path / "runs/first/bundle")
     monkeypatch.chdir(tmp_path)
-    blocks = [block for block in code_blocks(README.read_text()) if "runs/first/bundle" in block]
+    blocks = [block for block in code_blocks(PAGE.read_text()) if "runs/first/bundle" in block]
     assert max(len([line for line in block.splitlines() if line and "import" not in line]) for block in blocks) <= 3
     check([block.replace("tf_efficientnet_lite0", BACKBONE) for block in blocks], bundle, images)
 

@@ -23,7 +23,7 @@ from fer_search.training.augment import augment, randaugment_chance
 from fer_search.training.model import build_model
 from fer_search.training.run import load_model
 from fer_search.training.views import VIEWS
-from fer_search.trainings import train_and_measure
+from fer_search.trainings import train, train_and_measure
 
 CLASSES = ("[red]", "blue", "green")  # the first as no markup of a terminal
 COLORS = {"[red]": (200, 40, 40), "blue": (40, 40, 200), "green": (40, 160, 40)}
@@ -178,7 +178,7 @@ def test_settings_of_a_class_that_the_data_has_not_are_refused_while_they_would_
     base = {key: value for key, value in SMALL.items() if key != "randaugment_magnitude"}
     common = changes.get("randaugment_probability", 0.8)
     with pytest.raises(InvalidInput) as caught:
-        workflow.train(Recipe().replace({**base, **changes}), name="x", data=str(own), runs=tmp_path)
+        train(Recipe().replace({**base, **changes}), name="x", data=str(own), runs=tmp_path)
     assert list(caught.value.problems) == [
         f"recipe: randaugment_probability_{name}: must be {common}, as randaugment_probability, "
         f"since the data has no class {name!r}, got {value}"

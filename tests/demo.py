@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-QUICK = {"search": ["--trials", "6", "epochs=3", "fit_fraction=0.3"], "retrain": ["--epochs", "3"]}
+QUICK = {"search": ["--trials", "6", "epochs=3", "fit_fraction=0.15"], "retrain": ["--epochs", "3"]}
 
 
 def main() -> None:

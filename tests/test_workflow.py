@@ -251,7 +251,7 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     """Ctrl-C in mid-search, then `fer-search resume`: every trial ends, and MLflow holds every epoch once."""
     space = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
     command = [sys.executable, "-m", "fer_search", "search", str(space), "--name", "s", "--trials", "2", "epochs=5"]
-    process = subprocess.Popen([*command, "fit_fraction=0.3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "fit_fraction=0.15"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while "epoch_ended" not in read(tmp_path / "runs/s" / JOURNAL):
         assert process.poll() is None, process.stderr.read()

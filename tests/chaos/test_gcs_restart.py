@@ -18,6 +18,7 @@ TOY = Path(__file__).resolve().parents[1] / "tuning" / "toy.py"
 REDIS = f"{HEAD}:6400"
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 @pytest.mark.skipif(not can_isolate(), reason="network namespaces (unshare and ip, as root) are missing")
 def test_a_search_goes_on_when_the_control_store_is_restarted_from_redis(tmp_path):

@@ -40,7 +40,7 @@ def curves(directory):
 
 
 def test_a_search_under_random_kills_loses_nothing_and_computes_the_same(tmp_path):
-    assert run_chaos(tmp_path / "c", minutes=6, kills=6, trials=4, epochs=6) >= 4
+    assert run_chaos(tmp_path / "c", minutes=8, kills=6, trials=4, epochs=6) >= 4
     check_record(tmp_path / "c" / NAME, MlflowClient(f"sqlite:///{tmp_path}/c/mlflow.db"))
     check_twins(tmp_path / "c" / NAME)
 

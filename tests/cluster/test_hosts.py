@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def play(scenario, directory, *, minutes):
-    """Run a scenario in namespaces of its own."""
+    """Run a scenario in namespaces of its own; it is given up after some `minutes`, twice what it takes alone."""
     done = isolated([sys.executable, HERE / scenario, directory], seconds=60 * minutes)
     logs = [f"{log.name}:\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(directory.glob("*.log"))]
     assert done.returncode == 0, "\n".join([*logs, done.stdout[-3000:], done.stderr[-4000:]])
@@ -31,27 +31,27 @@ def play(scenario, directory, *, minutes):
 
 @pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed")
 def test_a_search_on_three_machines_loses_two_of_them_and_nothing_else(tmp_path):
-    play("lost_nodes.py", tmp_path, minutes=8)
+    play("lost_nodes.py", tmp_path, minutes=14)
     check_twins(tmp_path / "three")
 
 
 def test_a_search_that_is_a_job_is_stopped_gone_on_with_and_its_winner_retrained(tmp_path):
-    play("job_life.py", tmp_path, minutes=6)
+    play("job_life.py", tmp_path, minutes=12)
 
 
 def test_what_is_wrong_with_a_cluster_is_said_before_anything_is_queued(tmp_path):
-    play("refusals.py", tmp_path, minutes=9)
+    play("refusals.py", tmp_path, minutes=15)
 
 
 @pytest.mark.skipif(
     not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="Slurm or munge is not installed"
 )
 def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeue_and_in_an_array(tmp_path):
-    play("batch.py", tmp_path, minutes=9)
+    play("batch.py", tmp_path, minutes=15)
 
 
 def test_rays_autoscaler_brings_the_nodes_that_trials_need_and_takes_them_away_again(tmp_path):
-    play("autoscale.py", tmp_path, minutes=8)
+    play("autoscale.py", tmp_path, minutes=14)
 
 
 @pytest.mark.long

@@ -26,7 +26,7 @@ from fer_search.recipe import Recipe
 from fer_search.record import describe_data, package_versions, split_for
 from fer_search.runs import SETTINGS, write_json
 from fer_search.space_tables import space_of
-from fer_search.tracking import local_store
+from fer_search.tracking_uri import local_store
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.space import Space
 from fer_search.tuning.state import SearchState

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fer_search.data.faces import EMOTIONS, MOST_SIZE, Faces, ImageForm
-from fer_search.data.fer2013_folder import SUFFIXES, USAGE_OF_SPLIT, ImageFile, visible_entries
+from fer_search.data.fer2013_folder import USAGE_OF_SPLIT, ImageFile, images_of, visible_entries
 from fer_search.data.problems import reject
 from fer_search.errors import problem
 from fer_search.files import MEGABYTE, MOST_IMAGE_BYTES, MOST_IMAGE_PIXELS, MOST_TABLE_BYTES, file_problem
@@ -114,14 +114,8 @@ def _list_split(root: Path, split: str, usage: str, classes: tuple[str, ...], pr
             rule = "must be a folder of a class" + (f", one of {', '.join(classes)}" if split == "test/" else "")
             problems.append(problem(root, f"{split}{folder.name}", rule, folder.name))
             continue
-        label = classes.index(folder.name)
-        for file in visible_entries(Path(folder.path)):
-            name = f"{split}{folder.name}/{file.name}"
-            if not file.name.lower().endswith(SUFFIXES):
-                problems.append(problem(root, name, f"must be an image ({', '.join(SUFFIXES)})", file.name))
-                continue
-            stat = file.stat()
-            found.append(ImageFile(name, label, usage, stat.st_size, stat.st_mtime_ns))
+        files = images_of(root, f"{split}{folder.name}", problems)
+        found += [each._replace(label=classes.index(folder.name), usage=usage) for each in files]
     return found
 
 

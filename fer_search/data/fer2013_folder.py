@@ -96,18 +96,26 @@ def _list_split(root: Path, split: str, problems: list[str]) -> list[ImageFile]:
             rule = f"must hold one folder for each emotion, {', '.join(EMOTIONS)}{hint}"
             problems.append(problem(root, split, rule, folder.name))
             continue
-        label = EMOTIONS.index(folder.name)
-        for file in visible_entries(Path(folder.path)):
-            name = f"{split}/{folder.name}/{file.name}"
-            if not file.name.lower().endswith(SUFFIXES):
-                problems.append(problem(root, name, f"must be an image ({', '.join(SUFFIXES)})", file.name))
-                continue
-            stat = file.stat()
-            prefix = file.name.partition("_")[0]
-            found.append(ImageFile(name, label, prefix, stat.st_size, stat.st_mtime_ns))
+        files = images_of(root, f"{split}/{folder.name}", problems)
+        found += [each._replace(label=EMOTIONS.index(folder.name)) for each in files]
     if all(image.usage in OFFICIAL_USAGES for image in found):
         return found
     return [image._replace(usage=USAGE_OF_SPLIT[split]) for image in found]
+
+
+def images_of(root: Path, folder: str, problems: list[str]) -> list[ImageFile]:
+    """Return the images in a folder below `root`, their usages being what stands before a `_` in their names; adds a
+    problem for each file that is none.
+    """
+    found: list[ImageFile] = []
+    for file in visible_entries(root / folder):
+        name = f"{folder}/{file.name}"
+        if not file.name.lower().endswith(SUFFIXES):
+            problems.append(problem(root, name, f"must be an image ({', '.join(SUFFIXES)})", file.name))
+            continue
+        stat = file.stat()
+        found.append(ImageFile(name, -1, file.name.partition("_")[0], stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,9 +1,8 @@
 """What a notebook shows of a search: its leaderboard, the verdict, and two plots."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fer_search.html_report import search_plots
 from fer_search.html_report.tables import trials_table
+from fer_search.html_report.templates import template
 from fer_search.report import leader_line
 from fer_search.report_stages import race_verdict
 from fer_search.search_result import SearchResult
@@ -25,11 +24,7 @@ def result_html(result: SearchResult) -> str:
         verdict = "The best of many trials looks better than it is."
         if result.settings.get("kind") == "search":
             verdict += f" fer_search.race({result.name!r}) trains the best again with fresh seeds."
-    environment = Environment(
-        loader=PackageLoader("fer_search", "html_report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("notebook.html").render(
+    return template("notebook.html").render(
         result=result,
         leader=leader_line(rows, result.space),
         verdict=verdict,

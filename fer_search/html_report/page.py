@@ -4,13 +4,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput
 from fer_search.html_report import search_plots
 from fer_search.html_report.section import Section
 from fer_search.html_report.tables import Table, from_terminal, trials_table
+from fer_search.html_report.templates import template
 from fer_search.long_trainings import best_of_seeds, read_retraining, retrain_directory
 from fer_search.report_stages import race_table
 from fer_search.report_status import duration
@@ -27,11 +26,7 @@ def write_report(result: SearchResult, directory: Path) -> Path:
     The page holds all that it shows and needs no network.
     """
     sections = report_sections(result)
-    environment = Environment(
-        loader=PackageLoader("fer_search", "html_report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("template.html").render(name=result.name, sections=sections)
+    page = template("template.html").render(name=result.name, sections=sections)
     directory.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for plot in section.plots:

@@ -6,6 +6,7 @@ Results go to stdout, progress and logs to stderr; a user's mistake is one clear
 import logging
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -60,11 +61,24 @@ app = typer.Typer(
     "Try `fer-search search search_spaces/smoke.toml --name first`: it needs no data set.",
     epilog=EPILOG,
 )
-app.add_typer(data_app, name="data")
-app.add_typer(model_app, name="model")
 
 
-@app.command()
+def print_version(asked: bool) -> None:
+    """Print the version, and end."""
+    if asked:
+        out.print(version("fer_search"), markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_command(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Take what is given before a command's name."""
+
+
 def recipe(
     overrides: Overrides = None,
     design: Annotated[bool, typer.Option("--design", help="Begin with the reference design's settings.")] = False,
@@ -80,7 +94,6 @@ def recipe(
     out.print(commented_toml(chosen), markup=False, soft_wrap=True)
 
 
-@app.command()
 def train(
     name: Annotated[str, typer.Option("--name", help="Name of the training; the same command goes on after a kill.")],
     overrides: Overrides = None,
@@ -103,18 +116,6 @@ def train(
     print_training(result, as_json=as_json)
 
 
-for command in (search, resume, status, compare, importance, report, calibrate, race, retrain, simulate, sync):
-    app.command()(command)
-
-
-app.command(context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(submit)
-app.command()(doctor)
-app.command()(logs)
-app.command()(stop)
-app.command("list")(list_jobs)
-
-
-@app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The directory that export wrote.")],
     data: Annotated[str | None, typer.Option("--data", help="Default: what the bundle was trained on.")] = None,
@@ -129,8 +130,10 @@ def evaluate(
 ) -> None:
     """Measure a bundle on a split of a data set, alone or against another bundle.
 
-    Examples: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public` or
-    `fer-search evaluate runs/second/bundle --against runs/first/bundle`
+    Examples:
+
+    - `fer-search evaluate runs/first/bundle --data fer2013.csv --split public`
+    - `fer-search evaluate runs/second/bundle --against runs/first/bundle`
     """
     from fer_search import workflow
 
@@ -138,7 +141,6 @@ def evaluate(
     print_evaluation(result, as_json=as_json)
 
 
-@app.command()
 def export(
     name: RunArgument,
     trial: TrialOption = None,
@@ -170,10 +172,6 @@ def export(
     print_links(runs / name)
 
 
-app.command()(predict)
-
-
-@app.command()
 def ui(
     runs: RunsOption = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
@@ -203,6 +201,26 @@ def ui(
     ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(command[0], command, environment)  # which is then this program, and ends as it does
+
+
+for panel, commands in {
+    "Before a search": (recipe, train),
+    "Search, and what follows": (search, resume, race, retrain, export),
+    "Look at it": (status, compare, importance, report, ui, sync),
+    "Use the winner": (predict, evaluate),
+    "Which way of searching": (calibrate, simulate),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+app.add_typer(data_app, name="data", rich_help_panel="Before a search")
+app.add_typer(model_app, name="model", rich_help_panel="Before a search")
+
+arguments_of_a_command = {"allow_interspersed_args": False, "allow_extra_args": True}
+app.command(context_settings=arguments_of_a_command, rich_help_panel="On a cluster")(submit)
+for command in (doctor, logs, stop):
+    app.command(rich_help_panel="On a cluster")(command)
+app.command("list", rich_help_panel="On a cluster")(list_jobs)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from fer_search.cli_options import (
     RunsOption,
     TrackingOption,
 )
-from fer_search.terminal import err, going_on, out, print_json, progress
+from fer_search.terminal import err, going_on, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from fer_search.rank_agreement import Agreement
@@ -77,7 +77,7 @@ def calibrate(
         print_json({"name": name, "metric": found.space.metric, "agreements": rows, "verdict": told})
         return
     for table in agreement_tables(agreements, rungs=found.space.rungs, title=name, metric=found.space.metric):
-        out.print(table)
+        print_table(table)
     for line in verdict_lines(verdict):
         out.print(line, markup=False, soft_wrap=True)
 

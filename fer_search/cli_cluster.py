@@ -10,7 +10,7 @@ import typer
 from fer_search.cli_options import CpusOption, GpusOption, JsonOption
 from fer_search.errors import InvalidInput
 from fer_search.report_jobs import jobs_table, nodes_table
-from fer_search.terminal import err, out, print_json
+from fer_search.terminal import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from fer_search.jobs.client import Cluster
@@ -99,7 +99,7 @@ def doctor(
     if as_json:
         print_json(asdict(found))
     else:
-        out.print(nodes_table(found.nodes, title=address))
+        print_table(nodes_table(found.nodes, title=address))
     if found.problems:
         raise InvalidInput(found.problems)
     if not as_json:
@@ -115,7 +115,7 @@ def list_jobs(address: ClusterOption = DASHBOARD, as_json: JsonOption = False) -
     if as_json:
         print_json([asdict(job) for job in jobs])
         return
-    out.print(jobs_table(jobs, title=address))
+    print_table(jobs_table(jobs, title=address))
 
 
 def logs(

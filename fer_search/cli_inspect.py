@@ -18,7 +18,7 @@ from fer_search.cli_options import (
 from fer_search.errors import InvalidInput, problem
 from fer_search.report import audit_tables, maps_line, model_table
 from fer_search.report_importance import importances_table
-from fer_search.terminal import err, out, print_json, print_status, watch
+from fer_search.terminal import err, out, print_json, print_status, print_table, watch
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 model_app = typer.Typer(no_args_is_help=True, help="Look at a network before you train it.")
@@ -45,7 +45,7 @@ def data_check(
         print_json({"source": source, **found.to_dict()})
         return
     for table in audit_tables(found, title=source):
-        out.print(table)
+        print_table(table)
 
 
 @data_app.command("synth")
@@ -92,7 +92,7 @@ def model_summary(
     if as_json:
         print_json({**asdict(summary), "total": asdict(summary.total)})
         return
-    out.print(model_table(summary))
+    print_table(model_table(summary))
     out.print(maps_line(summary))
 
 
@@ -111,7 +111,7 @@ def importance(name: SearchArgument, runs: RunsOption = Path("runs"), as_json: J
     if as_json:
         print_json({"name": result.name, "metric": result.space.metric, **asdict(found)})
         return
-    out.print(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
+    print_table(importances_table(found, title=f"{result.name}: what {result.space.metric} hangs on"))
 
 
 def report(
@@ -145,10 +145,13 @@ def status(
 
     What ran, what runs, what failed with which error, what MLflow lacks, and what going on would do.
 
-    Examples: `fer-search status first` or `fer-search status first --watch`
+    Examples:
+
+    - `fer-search status first`
+    - `fer-search status first --watch`
     """
     from fer_search.cli_cluster import status_on_cluster
-    from fer_search.runs import read_settings, run_directory
+    from fer_search.runs import existing_run, read_settings
     from fer_search.status import read_status
 
     if address is not None:
@@ -157,7 +160,7 @@ def status(
         status_on_cluster(name, address, runs, as_json=as_json)
         return
 
-    directory = run_directory(runs, name)
+    directory = existing_run(runs, name)
     if screen:
         read_settings(directory, kind="search")
         watch(directory)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_search.completion import run_names
+from fer_search.completion import offered_runs
 
 if TYPE_CHECKING:
     from fer_search.recipe import Recipe
 
-SearchArgument = Annotated[str, typer.Argument(help="A search.", autocompletion=run_names)]
-RunArgument = Annotated[str, typer.Argument(help="A search or a training.", autocompletion=run_names)]
+SearchArgument = Annotated[str, typer.Argument(help="A search.", autocompletion=offered_runs)]
+RunArgument = Annotated[str, typer.Argument(help="A search or a training.", autocompletion=offered_runs)]
 DataOption = Annotated[
     str,
     typer.Option(

@@ -7,7 +7,7 @@ import typer
 
 from fer_search.cli_options import JsonOption
 from fer_search.report import predictions_table
-from fer_search.terminal import err, out, print_json
+from fer_search.terminal import err, print_json, print_table
 
 
 def predict(
@@ -34,9 +34,11 @@ def predict(
     A picture is cut square around its centre; with `--faces` each face that is found is cut out instead, and a picture
     without one is a row that says so.
 
-    Examples: `fer-search predict runs/first/bundle faces/`,
-    `fer-search predict runs/first/bundle party.jpg --faces --annotate marked.jpg` or
-    `curl -s URL | fer-search predict runs/first/bundle - --json`
+    Examples:
+
+    - `fer-search predict runs/first/bundle faces/`
+    - `fer-search predict runs/first/bundle party.jpg --faces --annotate marked.jpg`
+    - `curl -s URL | fer-search predict runs/first/bundle - --json`
     """
     from fer_search.annotation import annotation_paths
     from fer_search.face_detector import FaceDetector
@@ -54,4 +56,4 @@ def predict(
     if as_json:
         print_json([prediction.as_row(with_box=faces) for prediction in predictions])
         return
-    out.print(predictions_table(predictions, with_box=faces))
+    print_table(predictions_table(predictions, with_box=faces))

@@ -23,7 +23,7 @@ from fer_search.cli_options import (
     TrackingOption,
     TrialOption,
 )
-from fer_search.completion import run_names
+from fer_search.completion import offered_runs
 from fer_search.errors import InvalidInput, problem
 from fer_search.terminal import (
     err,
@@ -63,7 +63,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="An earlier search; its trials in this space are learned from.",
-            autocompletion=run_names,
+            autocompletion=offered_runs,
         ),
     ] = None,
     dry_run: Annotated[
@@ -75,8 +75,10 @@ def search(
 ) -> None:
     """Search a space for the best recipe.
 
-    Examples: `fer-search search search_spaces/smoke.toml --name first` or
-    `fer-search search search_spaces/full.toml --name full --data fer2013.csv --gpus-per-trial 0.5 epochs=30`
+    Examples:
+
+    - `fer-search search search_spaces/smoke.toml --name first`
+    - `fer-search search search_spaces/full.toml --name full --data fer2013.csv --gpus-per-trial 0.5 epochs=30`
     """
     from fer_search import workflow
     from fer_search.packings import check_packable
@@ -142,7 +144,10 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or has spent its budget, trial by trial, or with more trials.
 
-    Examples: `fer-search resume first` or `fer-search resume first --trials 300`
+    Examples:
+
+    - `fer-search resume first`
+    - `fer-search resume first --trials 300`
     """
     from fer_search import workflow
     from fer_search.tuning.limit import Budget
@@ -176,8 +181,11 @@ def compare(
 ) -> None:
     """Print the leaderboard of a search, also while it runs, the race of its best, and what its networks cost.
 
-    Examples: `fer-search compare first --where 'sam_rho >= 0.05' --sort=-max_lr` or `fer-search compare first --csv` or
-    `fer-search compare first --cost latency`
+    Examples:
+
+    - `fer-search compare first --where 'sam_rho >= 0.05' --sort=-max_lr`
+    - `fer-search compare first --csv`
+    - `fer-search compare first --cost latency`
     """
     from fer_search.costs import COST_FIELDS
     from fer_search.row_selection import rows_csv, select_rows

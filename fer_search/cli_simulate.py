@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_search.cli_options import JsonOption, RunsOption
-from fer_search.completion import run_names
+from fer_search.completion import offered_runs
 from fer_search.errors import InvalidInput, problem
 from fer_search.report_simulation import differences_table, problem_lines, regrets_table
-from fer_search.terminal import err, out, print_json
+from fer_search.terminal import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from fer_search.emulator import Emulator
@@ -29,7 +29,7 @@ def simulate(
         typer.Argument(
             metavar="CURVES",
             help="Files of curves (.parquet) or names of searches; figures are means over them. Default: the shipped.",
-            autocompletion=run_names,
+            autocompletion=offered_runs,
         ),
     ] = None,
     searcher: Annotated[str | None, typer.Option(help="curves, tpe or random; default: the space's.")] = None,
@@ -53,8 +53,11 @@ def simulate(
 
     The search is the real one; what its trials report comes from an emulator of the curves, whose quality is printed.
 
-    Examples: `fer-search simulate`, `fer-search simulate first --first-rung 3` or
-    `fer-search simulate curves.parquet --scheduler stopping --baseline curves/promotion --budgets 10,20`
+    Examples:
+
+    - `fer-search simulate`
+    - `fer-search simulate first --first-rung 3`
+    - `fer-search simulate curves.parquet --scheduler stopping --baseline curves/promotion --budgets 10,20`
     """
     from fer_search.emulator import fit_emulator, recorded_space
     from fer_search.simulate import BASELINES, Setting
@@ -94,9 +97,9 @@ def simulate(
     for source, emulator in emulators.items():
         for line in problem_lines(source, sources[source].data, emulator, asked):
             out.print(line, markup=False)
-    out.print(regrets_table(outcomes, limits, workers=workers))
+    print_table(regrets_table(outcomes, limits, workers=workers))
     if len(outcomes) > 1:
-        out.print(differences_table(outcomes, limits))
+        print_table(differences_table(outcomes, limits))
 
 
 def _budgets(text: str) -> list[int]:

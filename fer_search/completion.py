@@ -4,11 +4,9 @@ from pathlib import Path
 
 import typer
 
-from fer_search.runs import SETTINGS
+from fer_search.runs import run_names
 
 
-def run_names(context: typer.Context, incomplete: str) -> list[str]:
+def offered_runs(context: typer.Context, incomplete: str) -> list[str]:
     """Return the searches and trainings in the directory of runs whose name begins so; none where there is none."""
-    runs = Path(context.params.get("runs") or "runs")
-    found = (path.parent.name for path in runs.glob(f"*/{SETTINGS}"))
-    return sorted(name for name in found if name.startswith(incomplete))
+    return [name for name in run_names(Path(context.params.get("runs") or "runs")) if name.startswith(incomplete)]

@@ -51,7 +51,7 @@ class SearchScreen:
         """Return the screen as it is at a time in seconds since the epoch."""
         if self._search is None:
             if not (self.directory / SETTINGS).exists():
-                return f"{escape(self.directory.name)}: the data and the space are checked, Ray is started"
+                return f"{escape(self.directory.name)}: checking the data and the space, starting Ray"
             self._search = read_search(self.directory.name, runs=self.directory.parent)
         self._read()
         space = self._search.space
@@ -120,7 +120,8 @@ class SearchScreen:
 
     def _speed_line(self, now: float) -> str:
         running = [t.epochs[-1].get("images_per_second", 0.0) for t in self._in_state("RUNNING") if t.epochs]
-        return f"{60 * self.epochs_per_second(now):.1f} epochs a minute; {sum(running):,.0f} images/s in training steps"
+        rate = 60 * self.epochs_per_second(now)
+        return f"{rate:.1f} epochs a minute; {sum(running):,.0f} images/s in training steps" if self._bests else ""
 
     def _epochs_line(self, now: float) -> str:
         done = sum(len(trial.epochs) for trial in self.trials.values())

@@ -194,6 +194,8 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     Only what is beside the manifest belongs to the bundle: a name with a folder in it, or a link, is refused.
     """
     path = bundle / MANIFEST
+    if not path.exists():
+        raise InvalidInput(problem(bundle, "bundle", "must be a directory that export wrote", f"no {MANIFEST} in it"))
     manifest = read_json(path)
     try:
         files = Manifest.model_validate(manifest).files

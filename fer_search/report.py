@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -79,9 +80,9 @@ def leader_line(rows: list[dict[str, Any]], space: "Space") -> str:
 def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str) -> Table:
     """Return the leaderboard for a terminal."""
     caption = (
-        f"* the space's own settings. {space.metric} after {space.horizon} epochs on search-validation;\n"
-        "stopped trials show their last value. The best of many trials looks better than it is:\n"
-        "what counts are the figures of retrain."
+        f"* the space's own settings. {space.metric} after {space.horizon} epochs on search-validation; stopped trials "
+        "show their last value. The best of many trials looks better than it is: what counts are the figures of "
+        "retrain."
     )
     table = new_table(title, caption=caption)
     for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs first"):
@@ -304,6 +305,7 @@ def new_table(title: str, *, caption: str | None = None) -> Table:
     """Return an empty table in the style of all tables."""
     return Table(
         title=escape(title),
+        min_width=cell_len(title),  # or a title longer than its table is broken anywhere
         title_justify="left",
         caption=caption,
         caption_justify="left",

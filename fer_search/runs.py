@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.atomic import replacing
-from fer_search.errors import InvalidInput, problem
+from fer_search.errors import InvalidInput, nearest_name, problem
 from fer_search.files import read_text
 
 FORMAT = 3
@@ -35,6 +35,8 @@ RUNS = Path("runs")  # where all searches and trainings live unless somebody say
 RACE = "race"
 REPORT = "report"
 LEDGER = "private_test_ledger.jsonl"
+MOST_NAMES = 10
+"""Of the runs that are there, in a message that somebody asked for another one."""
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -44,6 +46,23 @@ def run_directory(runs: Path, name: str) -> Path:
         rule = "must be up to 64 letters, digits, dots, dashes or underscores"
         raise InvalidInput(problem("command line", "name", rule, name))
     return (runs / name).resolve()
+
+
+def existing_run(runs: Path, name: str) -> Path:
+    """Return the directory of a search or a training in `runs`; raises InvalidInput where there is none, and says which
+    there are.
+    """
+    directory = run_directory(runs, name)
+    if not (directory / SETTINGS).exists():
+        known = run_names(runs)
+        hint = nearest_name(name, known) or (f" ({', '.join(known[:MOST_NAMES])})" if known else ", which has none")
+        raise InvalidInput(problem(runs, "name", f"must be that of a search or a training there{hint}", name))
+    return directory
+
+
+def run_names(runs: Path) -> list[str]:
+    """Return the names of the searches and trainings in `runs`; none where there is no such directory."""
+    return sorted(path.parent.name for path in runs.glob(f"*/{SETTINGS}"))
 
 
 def is_taken(directory: Path) -> bool:

@@ -10,7 +10,7 @@ from fer_search.journal import TrialRecord, read_journal
 from fer_search.long_trainings import HorizonAgreement, read_agreement
 from fer_search.record import form_of
 from fer_search.report import leader_line, leaderboard_rows
-from fer_search.runs import RUNS, SETTINGS, read_settings, run_directory
+from fer_search.runs import RUNS, SETTINGS, existing_run, read_settings
 from fer_search.space_tables import space_of
 from fer_search.standings import read_standings
 from fer_search.tuning.race import Standing
@@ -125,7 +125,7 @@ def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
 
     Raises InvalidInput where there is none, where it is damaged, and where this version would search it differently.
     """
-    directory = run_directory(runs, name)
+    directory = existing_run(runs, name)
     settings = read_settings(directory, kind="search")
     space = space_of(settings["space"], source=Path(settings["space_file"]))
     rule = "must be {!r}, which it was by default when the search began: another version of fer_search goes on with it"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 
 from fer_search.jobs import COLUMNS
 from fer_search.journal import Event
@@ -149,6 +150,13 @@ def _say_how_to_go_on(command: str, run: Path | None) -> None:
     err.print(f"stopped; {what}", markup=False, soft_wrap=True)
 
 
+def print_table(table: Table) -> None:
+    """Print a table on stdout, and an empty line below it, which rich leaves out where there is a caption."""
+    out.print(table)
+    if table.caption:
+        out.print()
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
@@ -173,14 +181,14 @@ def print_search(
         print_json(found if tradeoffs is None else {**found, "cost": cost, "tradeoffs": [*map(asdict, tradeoffs)]})
         return
     title = f"{result.name}: {len(rows)} of {result.space.num_trials} trials"
-    out.print(leaderboard_table(rows, result.space, title=title))
+    print_table(leaderboard_table(rows, result.space, title=title))
     if rows:
         first = next((row for row in result.rows() if row["trial"] == 0), None)
-        out.print(parameters_table(rows, first))
+        print_table(parameters_table(rows, first))
     if standings:
-        out.print(race_table(standings, title=f"{result.name}: race"))
+        print_table(race_table(standings, title=f"{result.name}: race"))
     if tradeoffs and cost is not None:
-        out.print(tradeoffs_table(tradeoffs, metric=metric, cost=cost))
+        print_table(tradeoffs_table(tradeoffs, metric=metric, cost=cost))
         out.print(tradeoffs_note(cost, name=result.name), soft_wrap=True)
     if agreement is not None:
         out.print(agreement_line(asdict(agreement), name=result.name), soft_wrap=True)
@@ -219,12 +227,12 @@ def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:
     if as_json:
         print_json([status_row(status) for status in statuses])
         return
-    out.print(runs_table(statuses))
+    print_table(runs_table(statuses))
     for status in statuses:
         if status.running:
-            out.print(running_table(status))
+            print_table(running_table(status))
         if status.troubled:
-            out.print(troubles_table(status))
+            print_table(troubles_table(status))
         if status.lacking and status.tracking_error:
             out.print(f"MLflow: {status.tracking_error}", markup=False, soft_wrap=True)
     out.print(statuses[0].next_step, markup=False, soft_wrap=True)
@@ -237,7 +245,7 @@ def print_preview(expected: "Preview", *, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(expected), "worker_hours": expected.hours, "disk_bytes": expected.disk.most(1)})
     else:
-        out.print(preview_table(expected))
+        print_table(preview_table(expected))
 
 
 def print_packing(measured: "PackingPlan") -> None:
@@ -253,7 +261,7 @@ def finish_race(result: "RaceResult", *, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"name": title, "finished": result.finished, "standings": standing_rows(result.standings)})
     elif result.standings:
-        out.print(race_table(result.standings, title=title))
+        print_table(race_table(result.standings, title=title))
     if not result.finished:
         err.print(f"not complete; to go on where it is: fer-search race {name}, with the same options")
         raise typer.Exit(130)
@@ -269,9 +277,9 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
     chosen, views = result["chosen"], result["prediction"]["views"]
     out.print(f"weights: {chosen['kind']} of epoch {chosen['epoch']}, chosen on search-validation")
     label, metrics = result["data"]["public_label"], result["metrics"]
-    out.print(training_table(result, title="figures"))
+    print_table(training_table(result, title="figures"))
     public = metrics["public"][views]
-    out.print(figures_table(public, title=f"{label}, {views} views"))
+    print_table(figures_table(public, title=f"{label}, {views} views"))
     if line := target_line(public, label=label):
         out.print(line)
     if probe := result["leak_probe"]:
@@ -284,7 +292,7 @@ def print_retraining(result: dict[str, Any], *, name: str, as_json: bool) -> Non
     if as_json:
         return
     if len(result["seeds"]["trainings"]) > 1:
-        out.print(seeds_table(result["seeds"]))
+        print_table(seeds_table(result["seeds"]))
     if result["rank_agreement"]:
         out.print(agreement_line(result["rank_agreement"], name=name), soft_wrap=True)
 
@@ -304,9 +312,9 @@ def print_evaluation(result: dict[str, Any], *, as_json: bool) -> None:
         for views in ("plain", "tta")
     ]
     caption = "\n".join(f"{name}: {each['bundle']}" for name, each in measured.items())
-    out.print(summary_table(rows, title=str(result["label"]), caption=caption))
+    print_table(summary_table(rows, title=str(result["label"]), caption=caption))
     chosen = result[result["views"]]
-    out.print(figures_table(chosen, title=f"{result['bundle']} on {result['label']}, {result['views']} views"))
+    print_table(figures_table(chosen, title=f"{result['bundle']} on {result['label']}, {result['views']} views"))
     if line := target_line(chosen, label=result["label"]):
         out.print(line)
     if "paired" in result:

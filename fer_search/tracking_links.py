@@ -55,7 +55,6 @@ def link_lines(search: Path) -> list[str]:
     lines = [f"MLflow has the search: {base}/{links['run']}", f"its trials, best first: {base}/{links['trials']}"]
     if not served:
         local = uri == f"sqlite:///{search.parent / 'mlflow.db'}"
-        lines.append(
-            f"after: fer-search ui --runs {search.parent}" if local else f"after: mlflow ui --backend-store-uri {uri}"
-        )
+        command = f"fer-search ui --runs {search.parent}" if local else f"mlflow ui --backend-store-uri {uri}"
+        lines.insert(0, f"these links work while this runs: {command}")
     return lines

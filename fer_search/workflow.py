@@ -35,7 +35,7 @@ from fer_search.record import (
 )
 from fer_search.registry import register_bundle
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, is_taken, read_json, run_directory
+from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, existing_run, is_taken, read_json, run_directory
 from fer_search.search_result import SearchResult, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
@@ -248,7 +248,7 @@ def export(
     several seeds it is the one that did best on search-validation. Returns the bundle's directory and the registered
     `name/version`, or None where the registry did not take it. Raises InvalidInput where nothing is trained yet.
     """
-    directory = run_directory(runs, name)
+    directory = existing_run(runs, name)
     training, selection = training_to_export(directory, trial)
     bundle = bundle or directory / (BUNDLE if trial is None else f"{BUNDLE}_{trial:05d}")
     export_bundle(training, bundle, selection=selection)
@@ -319,7 +319,7 @@ def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> di
     With `tracking_uri` to another store than theirs, as where that one never came to be. Returns the number of events
     of each run's directory. Raises InvalidInput where a run is being sent already, and where the store does not answer.
     """
-    directory = run_directory(runs, name)
+    directory = existing_run(runs, name)
     if tracking_uri is not None:
         check_uri(tracking_uri)
     found = sorted(path.parent for path in directory.rglob(DESCRIPTION))

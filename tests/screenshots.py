@@ -35,7 +35,6 @@ from fer_search.live import SearchScreen
 from fer_search.report import leaderboard_table, parameters_table
 from fer_search.report_stages import race_table
 from fer_search.runs import read_json
-from fer_search.terminal import search_rows
 from fer_search.tracking_links import LINKS, TRAINING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,7 +145,7 @@ def terminal_pages(runs: Path, scratch: Path) -> dict[str, tuple[Path, int]]:
     events = events[: last + 1]
     (halfway / JOURNAL).write_text("".join(json.dumps(event) + "\n" for event in events))
     screen = SearchScreen(halfway, since=events[0]["time"]).render(events[-1]["time"])
-    rows = search_rows(result)
+    rows = result.rows()
     compared = [
         leaderboard_table(rows, result.space, title=f"{NAME}: {len(rows)} of {result.space.num_trials} trials"),
         parameters_table(rows, next(row for row in rows if row["trial"] == 0)),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -124,17 +125,20 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
         (("train", "--name", "a/b"), "name: must be up to 64 letters"),
         (("train", "--name", "t", "--data", "nowhere.csv"), "nowhere.csv"),
         (("train", "--name", "t", "backbone=vit_tiny_patch16_224"), "backbone: must be a convolutional timm model"),
-        (("search", SMOKE, "--name", "s", "--warm-start", "nothing"), "nothing/settings.json: file: must exist"),
+        (
+            ("search", SMOKE, "--name", "s", "--warm-start", "nothing"),
+            "runs: name: must be that of a search or a training there",
+        ),
         (
             ("search", SMOKE, "--name", "s", "--gpus-per-trial", "0", "--gpu-hours", "2"),
             "gpu-hours: must not be given where trials occupy no GPU, got 2.0",
         ),
-        (("compare", "nothing"), "settings.json: file: must exist"),
-        (("importance", "nothing"), "settings.json: file: must exist"),
-        (("resume", "nothing"), "settings.json: file: must exist"),
-        (("retrain", "nothing"), "settings.json: file: must exist"),
-        (("export", "nothing"), "settings.json: file: must exist"),
-        (("predict", "nothing", "face.png"), "manifest.json: file: must exist"),
+        (("compare", "nothing"), "runs: name: must be that of a search or a training there"),
+        (("importance", "nothing"), "runs: name: must be that of a search or a training there"),
+        (("resume", "nothing"), "runs: name: must be that of a search or a training there"),
+        (("retrain", "nothing"), "runs: name: must be that of a search or a training there"),
+        (("export", "nothing"), "runs: name: must be that of a search or a training there"),
+        (("predict", "nothing", "face.png"), "nothing: bundle: must be a directory that export wrote"),
         (
             ("evaluate", "nothing", "--split", "secret"),
             "split: must be one of validation, public, public_unique, private",
@@ -145,6 +149,20 @@ def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, f
 )
 def test_a_mistake_is_one_clear_message_and_exit_code_2(fails_with, arguments, message):
     fails_with(message, *arguments)
+
+
+def test_who_misspells_a_run_is_told_which_there_are(tmp_path, fails_with):
+    fails_with("must be that of a search or a training there, which has none, got 'first'", "compare", "first")
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "settings.json").touch()
+    fails_with("runs: name: must be that of a search or a training there (did you mean 'first'?)", "status", "frist")
+    fails_with("a training there (first, second), got 'xyz'", "export", "xyz")
+
+
+def test_the_version_is_that_of_the_installation(fer_search):
+    done = fer_search("--version")
+    assert (done.returncode, done.stdout) == (0, f"{version('fer_search')}\n")
 
 
 def test_synthetic_faces_are_written_in_fer2013s_form_and_read_back(tmp_path, fer_search):

@@ -33,7 +33,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
         monkeypatch.setenv("FER_SEARCH_RUNS", environment)
     done = fer_search("status", "nothing", *arguments)
     assert done.returncode == 2
-    assert f"error: {tmp_path / expected / 'nothing'}: run: must be a search or a training" in done.stderr
+    assert f"error: {expected}: name: must be that of a search or a training" in done.stderr
 
 
 def test_the_file_is_the_nearest_one_upwards_and_its_paths_are_seen_from_itself(tmp_path):

@@ -170,5 +170,5 @@ def test_a_loaded_network_can_be_trained_further(bundle, images):
 
 
 def test_a_bundle_that_is_none_is_not_loaded(tmp_path):
-    with pytest.raises(InvalidInput, match=r"manifest.json: file: must exist"):
+    with pytest.raises(InvalidInput, match="bundle: must be a directory that export wrote"):
         load_model(tmp_path)

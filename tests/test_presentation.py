@@ -277,7 +277,7 @@ def test_the_links_lead_to_the_search_and_its_view_by_the_servers_address(search
     assert link_lines(search) == []
     present(result)
     _, (run,) = runs_of(search, kind="search")
-    first, second, command = link_lines(search)
+    command, first, second = link_lines(search)
     assert first.endswith(
         f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{TRAINING}"
     )

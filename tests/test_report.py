@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from fer_search.data.faces import EMOTIONS
-from fer_search.report import figures_table, leak_line, paired_lines, summary_table, target_line
+from fer_search.report import figures_table, leak_line, new_table, paired_lines, summary_table, target_line
 from fer_search.report_importance import importances_table
 from fer_search.training.metrics import evaluate
 from fer_search.tuning.importance import Importance, Importances
@@ -30,6 +30,12 @@ def test_the_tables_of_figures_fit_on_80_columns(figures):
     for table in (figures_table(figures, title=""), summary_table(rows, title="", caption="")):
         table.caption = None
         assert lines(table, width=80) == lines(table, width=200)
+
+
+def test_a_title_longer_than_its_table_stays_on_its_line(figures):
+    table = new_table("a-search-with-quite-a-long-name: running")
+    table.add_column("trial")
+    assert lines(table, width=80)[0].strip() == "a-search-with-quite-a-long-name: running"
 
 
 def test_a_line_of_the_summary_holds_accuracy_interval_f1_and_both_calibration_errors(figures):

@@ -93,4 +93,4 @@ def test_a_search_in_another_process_is_seen_while_it_trains(tmp_path, fer_searc
 
 def test_a_name_without_a_run_is_a_clear_error(fer_search):
     done = fer_search("status", "nothing")
-    assert (done.returncode, "run: must be a search or a training" in done.stderr) == (2, True)
+    assert (done.returncode, "name: must be that of a search or a training" in done.stderr) == (2, True)

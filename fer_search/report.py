@@ -85,7 +85,7 @@ def leaderboard_table(rows: list[dict[str, Any]], space: "Space", *, title: str)
         "retrain."
     )
     table = new_table(title, caption=caption)
-    for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs first"):
+    for heading in ("#", "trial", "state", "epochs", space.metric, "95 % interval", "vs 0*"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for row in rows:
         difference = row["difference_to_first"]

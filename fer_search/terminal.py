@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.table import Table
 
 from fer_search.jobs import COLUMNS
-from fer_search.journal import Event
+from fer_search.journal import FILE_NAME as JOURNAL
+from fer_search.journal import Event, read_journal
 from fer_search.report import (
     event_line,
     figures_table,
@@ -61,7 +62,7 @@ def shown(run: Path, budget: "Budget", *, quiet: bool) -> Iterator[Callable[[Eve
     Yields who is to be told of the journal's events, if anyone.
     """
     if quiet or not err.is_interactive:
-        yield progress(quiet=quiet)
+        yield progress(quiet=quiet, begun=run)
         return
     from fer_search.live import SearchScreen
 
@@ -101,16 +102,18 @@ def _silence_libraries() -> None:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
-def progress(*, quiet: bool) -> Callable[[Event], None] | None:
+def progress(*, quiet: bool, begun: Path | None = None) -> Callable[[Event], None] | None:
     """Return a receiver of journal events that prints a line each; it takes over from the libraries' own chatter.
 
-    None if all is to be quiet: then warnings are all that is logged, too.
+    Of trials that the run `begun` has already it knows the length by its journal. None if all is to be quiet: then
+    warnings are all that is logged, too.
     """
     _silence_libraries()
     if quiet:
         logging.getLogger("fer_search").setLevel(logging.WARNING)
         return None
-    num_epochs: dict[int, int] = {}
+    there = [] if begun is None else read_journal(begun / JOURNAL)
+    num_epochs = {trial.number: trial.parameters["epochs"] for trial in there}
 
     def receive(event: Event) -> None:
         if event["event"] == "trial_started":
@@ -212,7 +215,8 @@ def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None
     if quiet:
         return
     err.print(
-        f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui"
+        f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui",
+        soft_wrap=True,
     )
 
 

@@ -199,3 +199,11 @@ def test_quiet_leaves_results_and_warnings_and_no_hint_what_to_do_next(searched,
     assert quiet.out == loud.out
     assert (quiet.err, "next: fer-search race s" in loud.err) == ("", True)
     assert progress(quiet=False) is not None
+
+
+def test_a_trial_that_was_there_before_a_resumption_is_shown_with_its_length(searched, capsys):
+    directory = searched("RUNNING").directory
+    told = progress(quiet=False, begun=directory)
+    values = {"val_accuracy": 0.5, "train_loss": 1.0, "images_per_second": 9.0}
+    told({"event": "epoch_ended", "trial": 0, "epoch": 1, "metrics": values})
+    assert capsys.readouterr().err.startswith("trial   0  epoch   1/1  val_accuracy 0.5")

@@ -60,7 +60,7 @@ def test_the_tutorial_shows_a_leaderboard_figures_and_where_to_look_next(runs):
     shown = (runs / "stdout.txt").read_text()
     for text in (
         "6 of 6 trials",
-        "vs first",
+        "vs 0*",
         "seeds",
         "search-validation",
         "PublicTest",

@@ -99,15 +99,16 @@ def search(
             print_packing(measured)
         resources = measured.chosen.resources
     if dry_run:
-        expected = workflow.preview_search(
-            space,
-            data=data,
-            overrides=parse_overrides(overrides or []),
-            num_trials=trials,
-            resources=resources,
-            warm_start=warm_start,
-            runs=runs,
-        )
+        with nullcontext() if quiet else err.status("checking, and timing a few steps"):
+            expected = workflow.preview_search(
+                space,
+                data=data,
+                overrides=parse_overrides(overrides or []),
+                num_trials=trials,
+                resources=resources,
+                warm_start=warm_start,
+                runs=runs,
+            )
         print_preview(expected, as_json=as_json)
         return
     budget = Budget(hours, epoch_budget, gpu_hours)

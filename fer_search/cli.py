@@ -180,10 +180,13 @@ def ui(
 
     Example: `fer-search ui --port 5001`
     """
+    from fer_search.network import why_unreachable
     from fer_search.tracking_uri import local_store
 
     if not (runs / "mlflow.db").exists():
         raise InvalidInput(problem(runs, "mlflow.db", "must be there: search or train first", "nothing"))
+    if why_unreachable("127.0.0.1", port) is None:  # MLflow would hang
+        raise InvalidInput(problem("command line", "port", "must be free: something is served there already", port))
     err.print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
     command = [
         sys.executable,

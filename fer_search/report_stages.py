@@ -57,7 +57,7 @@ def packing_table(measured: "PackingPlan") -> Table:
 def race_table(standings: list["Standing"], *, title: str) -> Table:
     """Return how the best trials did with fresh seeds, and the verdict."""
     caption = (
-        f"{race_verdict(standings)}\n* the space's own settings. Means of seeds that had no part in the choice, with "
+        f"{race_verdict(standings)}.\n* the space's own settings. Means of seeds that had no part in the choice, with "
         "the interval of the mean; p: the chance to be as far behind if it were no worse than the first."
     )
     table = new_table(title, caption=caption)

@@ -1,6 +1,7 @@
 """The command line as a user meets it: judged by exit code, output and what it leaves behind."""
 
 import json
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -158,6 +159,16 @@ def test_who_misspells_a_run_is_told_which_there_are(tmp_path, fails_with):
         (tmp_path / "runs" / name / "settings.json").touch()
     fails_with("runs: name: must be that of a search or a training there (did you mean 'first'?)", "status", "frist")
     fails_with("a training there (first, second), got 'xyz'", "export", "xyz")
+
+
+def test_a_port_that_is_taken_is_said_before_mlflow_starts(tmp_path, fails_with):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        fails_with(
+            f"command line: port: must be free: something is served there already, got {port}", "ui", "--port", port
+        )
 
 
 def test_the_version_is_that_of_the_installation(fer_search):

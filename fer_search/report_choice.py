@@ -59,10 +59,10 @@ def agreement_line(found: Mapping[str, Any], *, name: str) -> str:
     """Return whether the order of the trials in the search is that of their long trainings."""
     agreement, count, epochs = found["agreement"], len(found["long"]), found["epochs"]
     if agreement is None:
-        were = "one configuration was" if count == 1 else f"{count} configurations were"
+        there = "there is one" if count == 1 else f"there are {count}"
         return (
-            f"{were} trained long ({epochs} epochs); rank agreement with the search needs three "
-            f"(fer-search retrain {name} --trial N --epochs {epochs})"
+            f"whether the search ranks as long trainings do can be told from three of them on; {there}, of {epochs} "
+            f"epochs (fer-search retrain {name} --trial N --epochs {epochs})"
         )
     about = f"rank agreement of {count} configurations, {found['short_from']} against {epochs} epochs"
     if agreement["tau"] is None:

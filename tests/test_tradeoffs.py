@@ -102,8 +102,8 @@ def test_seeds_are_shown_with_their_means_and_the_exported_one_is_marked():
 def test_rank_agreement_is_told_with_its_interval_or_what_it_lacks():
     found = {"agreement": None, "long": {3: 0.7}, "epochs": 300, "short_from": "search"}
     assert agreement_line(found, name="first") == (
-        "one configuration was trained long (300 epochs); rank agreement with the search needs three "
-        "(fer-search retrain first --trial N --epochs 300)"
+        "whether the search ranks as long trainings do can be told from three of them on; there is one, of 300 "
+        "epochs (fer-search retrain first --trial N --epochs 300)"
     )
     agreement = {"tau": 0.6, "p_value": 0.2333, "interval": (-0.12, 0.91)}
     found = {"agreement": agreement, "long": dict.fromkeys(range(5), 0.7), "epochs": 300, "short_from": "race"}

@@ -38,6 +38,7 @@ from fer_search.terminal import (
     out,
     print_evaluation,
     print_links,
+    print_next,
     print_training,
     progress,
 )
@@ -170,6 +171,7 @@ def export(
     if registered:
         out.print(f"registered in MLflow as {registered}")
     print_links(runs / name)
+    print_next(f"fer-search predict {bundle} PICTURES")
 
 
 def ui(
@@ -221,8 +223,8 @@ app.add_typer(model_app, name="model", rich_help_panel="Before a search")
 
 arguments_of_a_command = {"allow_interspersed_args": False, "allow_extra_args": True}
 app.command(context_settings=arguments_of_a_command, rich_help_panel="On a cluster")(submit)
-for command in (doctor, logs, stop):
-    app.command(rich_help_panel="On a cluster")(command)
+for of_a_job in (doctor, logs, stop):
+    app.command(rich_help_panel="On a cluster")(of_a_job)
 app.command("list", rich_help_panel="On a cluster")(list_jobs)
 
 

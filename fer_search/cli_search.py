@@ -31,6 +31,7 @@ from fer_search.terminal import (
     finish_search,
     going_on,
     print_links,
+    print_next,
     print_packing,
     print_preview,
     print_retraining,
@@ -234,6 +235,7 @@ def race(
     finish_race(result, name=name, as_json=as_json)
     if not quiet:
         print_links(runs / name)
+        print_next(f"fer-search retrain {name}")
 
 
 def retrain(
@@ -270,3 +272,4 @@ def retrain(
     print_retraining(result, name=name, as_json=as_json)
     if not quiet:
         print_links(runs / name)
+        print_next(f"fer-search export {name}{'' if trial is None else f' --trial {trial}'}")

@@ -298,6 +298,9 @@ def event_line(event: Event, *, num_epochs: int | None) -> str:
         case "trial_ended":
             return f"{trial}  {event['state']}{'  ' + event['message'] if event['message'] else ''}"
         case _:
+            match event.get("point"):
+                case {"trial": entrant, "seed": seed}:  # a race counts its trainings from 0
+                    return f"{trial}  started: trial {entrant} of the search, with seed {seed}"
             return f"{trial}  started"
 
 

@@ -214,9 +214,9 @@ def finish_search(result: "SearchResult", *, as_json: bool, quiet: bool) -> None
         raise typer.Exit(1)
     if quiet:
         return
-    err.print(
-        f"next: fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search ui",
-        soft_wrap=True,
+    print_next(
+        f"fer-search race {result.name}, or fer-search retrain {result.name}, or look around with fer-search report "
+        f"{result.name}"
     )
 
 
@@ -224,6 +224,11 @@ def print_links(search: Path) -> None:
     """Print where MLflow's UI shows a search, beside what the command is for."""
     for line in link_lines(search.resolve()):
         err.print(line, markup=False, soft_wrap=True)
+
+
+def print_next(what: str) -> None:
+    """Print what one would do next, beside what the command is for."""
+    err.print(f"next: {what}", markup=False, soft_wrap=True)
 
 
 def print_status(statuses: "list[RunStatus]", *, as_json: bool) -> None:

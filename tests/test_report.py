@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from fer_search.data.faces import EMOTIONS
-from fer_search.report import figures_table, leak_line, new_table, paired_lines, summary_table, target_line
+from fer_search.report import event_line, figures_table, leak_line, new_table, paired_lines, summary_table, target_line
 from fer_search.report_importance import importances_table
 from fer_search.training.metrics import evaluate
 from fer_search.tuning.importance import Importance, Importances
@@ -30,6 +30,12 @@ def test_the_tables_of_figures_fit_on_80_columns(figures):
     for table in (figures_table(figures, title=""), summary_table(rows, title="", caption="")):
         table.caption = None
         assert lines(table, width=80) == lines(table, width=200)
+
+
+def test_a_training_of_a_race_is_said_to_be_of_which_trial_of_the_search():
+    event = {"event": "trial_started", "trial": 3, "parameters": {}, "point": {"trial": 12, "seed": 7}}
+    assert event_line(event, num_epochs=None) == "trial   3  started: trial 12 of the search, with seed 7"
+    assert event_line({**event, "point": {"max_lr": 0.1}}, num_epochs=None) == "trial   3  started"
 
 
 def test_a_title_longer_than_its_table_stays_on_its_line(figures):

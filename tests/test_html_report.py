@@ -122,6 +122,10 @@ def test_it_says_the_winners_figures_and_those_of_every_trial(page, runs):
         assert f"{training.result['metrics']['public'][views]['accuracy']:.2%}" in page.text
 
 
+def test_the_commands_to_repeat_it_have_the_length_that_the_winner_was_trained_for(page):
+    assert "fer-search retrain s --epochs 1 --seeds 1 && fer-search export s" in page.text
+
+
 def test_mlflow_has_it_with_the_searchs_run(runs):
     tracker = Tracker(local_store(runs))
     run = tracker.find_runs(workflow.read_search("s", runs=runs).settings["search_id"])["search"]

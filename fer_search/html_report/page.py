@@ -130,10 +130,13 @@ def _how(result: SearchResult) -> Section:
         settings["data"]["source"],
     ]
     command += ["--trials", str(result.space.num_trials)]
+    retrain = f"fer-search retrain {result.name}"
+    if trained := read_retraining(retrain_directory(result.directory, None)):
+        retrain += f" --epochs {trained[0].result['recipe']['epochs']} --seeds {len(trained)}"
     rows = [
         ["search", shlex.join(command)],
         ["race", f"fer-search race {result.name}"],
-        ["retrain and export", f"fer-search retrain {result.name} && fer-search export {result.name}"],
+        ["retrain and export", f"{retrain} && fer-search export {result.name}"],
         ["versions", ", ".join(f"{name} {version}" for name, version in settings["versions"].items())],
         ["data fingerprint", settings["data"]["fingerprint"]],
         ["seed of the search", str(result.space.seed)],

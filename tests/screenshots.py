@@ -68,7 +68,7 @@ def make_search(runs: Path) -> None:
     space = ROOT / "search_spaces" / "smoke.toml"
     for command in (
         ("search", space, "--name", NAME, "--trials", 8, "fit_fraction=0.5"),
-        ("race", NAME, "--top", 3),
+        ("race", NAME, "--top", 2, "--seeds", 3),
         ("retrain", NAME, "--epochs", 15),
         ("export", NAME),
         ("report", NAME),

@@ -214,3 +214,7 @@ def test_what_is_generated_has_its_place_on_a_page():
     }
     assert markers == set(runpy.run_path(str(ROOT / "docs/hooks.py"))["GENERATED"])
     assert "\n::: fer_search\n" in (ROOT / "docs/reference/python.md").read_text()  # all that is in __all__
+
+
+def test_what_makes_the_pictures_finds_what_it_uses():
+    assert callable(runpy.run_path(str(ROOT / "tests/screenshots.py"))["take_pictures"])

@@ -178,7 +178,7 @@ def ui(
     runs: RunsOption = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
-    """Open the MLflow UI on the local tracking store, on this machine only.
+    """Serve the MLflow UI on the local tracking store, for a browser on this machine only.
 
     Example: `fer-search ui --port 5001`
     """

@@ -68,18 +68,23 @@ def read_bundle(directory: Path) -> Bundle:
     return Bundle(directory, manifest["data"], bundle_form(manifest), recipe, ViewChoice(**prediction.model_dump()))
 
 
-def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:
+def assess(
+    directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path, again: str | None
+) -> dict[str, Any]:
     """Return the figures of a bundle on one of SPLITS, plain and with test-time augmentation.
 
     `against` adds the other bundle's figures on the same images and a paired test of the two, each with the views that
-    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both.
+    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both; one
+    at images that were looked at before must say why it looks `again`.
 
     Raises:
         InvalidInput: for a damaged bundle, for images that it is not for, or another one that may have trained
-            on the images of the split.
+            on the images of the split, and for a second look without a reason.
     """
     if split not in SPLITS:
         raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
+    if again is not None and split != "private":
+        raise InvalidInput(problem("command line", "again", "must be given with --split private alone", again))
     first = read_bundle(directory)
     other = None if against is None else read_bundle(against)
     faces = load_faces(data or first.data["source"])
@@ -88,7 +93,7 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
             _check_form(bundle, faces, source=data or first.data["source"])
     if other:
         _check_unseen(first, other, split=split, faces=faces)
-    chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
+    chosen, label = _choose(faces, first, other, split=split, ledger=ledger, again=again)
     fingerprint = faces.fingerprint()
     logits = first.logits(chosen)
     result = {
@@ -108,13 +113,15 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
     return result
 
 
-def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, ledger: Path) -> tuple[Faces, str]:
+def _choose(
+    faces: Faces, first: Bundle, other: Bundle | None, *, split: str, ledger: Path, again: str | None
+) -> tuple[Faces, str]:
     """Return the images of the first bundle's split and what they must be called."""
     if split == "private":
         purpose = f"evaluate bundle with recipe {first.recipe.digest()}"
         if other:
             purpose += f" against {other.recipe.digest()}"
-        private = read_private_test(faces, ledger=ledger, purpose=purpose)
+        private = read_private_test(faces, ledger=ledger, purpose=purpose, again=again)
         return private, str(private.usage[0])
     splits = split_for(faces, first.recipe)
     if split == "validation":

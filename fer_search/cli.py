@@ -124,6 +124,10 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="Another bundle to compare it with, by a paired test on the same images.")
     ] = None,
+    again: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Why private images that were read before are read again; kept on record."),
+    ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -131,10 +135,12 @@ def evaluate(
 
     Examples: `fer-search evaluate runs/first/bundle --data fer2013.csv --split public` or
     `fer-search evaluate runs/second/bundle --against runs/first/bundle`
+
+    Private images are for one look: a second one is refused unless `--again` says why.
     """
     from fer_search import workflow
 
-    result = workflow.evaluate(bundle, data=data, split=split, against=against, runs=runs)
+    result = workflow.evaluate(bundle, data=data, split=split, against=against, again=again, runs=runs)
     print_evaluation(result, as_json=as_json)
 
 

@@ -191,7 +191,7 @@ def retrain(
     """Train the winner of the search `name`, or the `trial` of this number, afresh and for longer.
 
     It is trained for so many `epochs`, with so many fresh `seeds`, and with `overrides` of its recipe; `restarts` are
-    dropped. The weights are those, raw or averaged, of the epoch that did best on search-validation. Returns the
+    dropped. With a `weights_seed` in the recipe the seeds share their first weights, and the spread over them is less. The weights are those, raw or averaged, of the epoch that did best on search-validation. Returns the
     figures of the seed that did best there, as `train` does, those of all seeds, and the search's `rank_agreement` with
     long trainings (Kendall's tau). It runs where the search ran, or on the cluster at `address`; `runs` and `follow`
     are those of `search`. Raises InvalidInput where there is nothing to train, FloatingPointError where it diverges.
@@ -226,17 +226,24 @@ def retrain(
 
 
 def evaluate(
-    bundle: Path, *, data: str | None = None, split: str, against: Path | None = None, runs: Path = RUNS
+    bundle: Path,
+    *,
+    data: str | None = None,
+    split: str,
+    against: Path | None = None,
+    again: str | None = None,
+    runs: Path = RUNS,
 ) -> dict[str, Any]:
     """Return the figures of a `bundle` on the `split` validation, public, public_unique or private of `data`.
 
     By default the data are those that it was trained on. The figures, under `plain` and `tta`, are those of
     training.metrics.evaluate: accuracy with its 95 % interval (Wilson, 1927), macro-F1, and more, as shares from 0 to
     1. With another bundle to compare it `against`, also that one's on the same images, and an exact McNemar test and a
-    paired bootstrap. A look at private is written to the ledger in `runs` before it happens. Raises InvalidInput for a
-    bundle, a split or data that are none, or another kind of faces.
+    paired bootstrap. A look at private is written to the ledger in `runs` before it happens, and a second one at the
+    same images with the reason why they are looked at `again`. Raises InvalidInput for a bundle, a split or data that
+    are none, another kind of faces, or a second look without a reason.
     """
-    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER)
+    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER, again=again)
 
 
 def export(

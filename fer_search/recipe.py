@@ -120,7 +120,10 @@ class Recipe(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, data order, augmentation and dropout")
     weights_seed: int = Field(
-        0, ge=0, lt=2**32, description="seed of the network's first weights alone, so that seeds can share them; 0: `seed`"
+        0,
+        ge=0,
+        lt=2**32,
+        description="seed of the network's first weights alone, so that seeds can share them; 0: `seed`",
     )
 
     @model_validator(mode="after")

@@ -233,7 +233,10 @@ def test_a_second_look_at_the_private_images_is_refused_whatever_bundle_asks_and
     assert Recipe.read(first / "winner.toml").digest() in refused.stderr
     assert fer_search("evaluate", second, *arguments, "--again", "the first was overfitted").returncode == 0
     entries = read_ledger(tmp_path / "private_test_ledger.jsonl")
-    assert [(each["earlier_readings"], each["again"]) for each in entries] == [(0, None), (1, "the first was overfitted")]
+    assert [(each["earlier_readings"], each["again"]) for each in entries] == [
+        (0, None),
+        (1, "the first was overfitted"),
+    ]
     with pytest.raises(InvalidInput, match="again: must be given with --split private alone, got 'why'"):
         evaluate(first, split="public", again="why", runs=tmp_path)
 

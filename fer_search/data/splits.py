@@ -144,7 +144,9 @@ def _check_first_look(earlier: list[dict[str, Any]], again: str | None, *, ledge
     if again is not None and not again.strip():
         raise InvalidInput(problem("command line", "again", "must say why the images are read once more", again))
     if again is not None and not earlier:
-        raise InvalidInput(problem("command line", "again", f"must not be given: {ledger} has no reading of them", again))
+        raise InvalidInput(
+            problem("command line", "again", f"must not be given: {ledger} has no reading of them", again)
+        )
     if earlier and again is None:
         last = earlier[-1]
         rule = (

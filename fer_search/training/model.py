@@ -114,7 +114,7 @@ class EmotionHeads(nn.Module):
 
 
 def build_model(recipe: Recipe, form: ImageForm = FER2013) -> EmotionNet:
-    """Build the network of `recipe` for images of this form on the CPU, its weights drawn from the recipe's seeds alone.
+    """Build the network of `recipe` for images of this form on the CPU, its weights drawn from its seeds alone.
 
     Raises InvalidInput if timm has no such backbone or the backbone cannot take the recipe's settings.
     """

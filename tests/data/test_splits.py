@@ -223,7 +223,9 @@ def test_the_same_images_are_not_read_twice_without_saying_why(faces, tmp_path):
     before = ledger.read_bytes()
     less_training = faces.take(np.flatnonzero((faces.usage != "Training") | (faces.labels != 3)))
     for images in (faces, less_training):
-        with pytest.raises(InvalidInput, match=r"private: must not be read once more, after 20.* \(first\), .*1 earlier"):
+        with pytest.raises(
+            InvalidInput, match=r"private: must not be read once more, after 20.* \(first\), .*1 earlier"
+        ):
             read_private_test(images, ledger=ledger, purpose="second")
     with pytest.raises(InvalidInput, match="again: must say why the images are read once more, got ' '"):
         read_private_test(faces, ledger=ledger, purpose="second", again=" ")

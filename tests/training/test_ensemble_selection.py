@@ -20,8 +20,9 @@ def test_a_worse_model_that_errs_elsewhere_is_taken_before_a_better_one_that_err
     alike = binary(0.9, 0.9, 0.8, 0.32)
     other = binary(0.6, 0.6, 0.6, 0.9)
     picks = select_ensemble(np.stack([other, alike, best]), labels)
-    # Alone, a quarter of -log(.9 * .9 * .9 * .3) = .3800, of -log(.9 * .9 * .8 * .32) = .3933, of -log(.6 * .6 * .6 * .9)
-    # = .4095. With the best one, of -log(.9 * .9 * .85 * .31) = .3862 and of -log(.75 * .75 * .75 * .6) = .3435.
+    # Alone, a quarter of -log(.9 * .9 * .9 * .3) = .3800, of -log(.9 * .9 * .8 * .32) = .3933, of
+    # -log(.6 * .6 * .6 * .9) = .4095.
+    # With the best one, of -log(.9 * .9 * .85 * .31) = .3862 and of -log(.75 * .75 * .75 * .6) = .3435.
     assert (picks[0].added, picks[0].nll) == (2, pytest.approx(0.3800, abs=5e-5))
     assert (picks[1].added, picks[1].nll) == (0, pytest.approx(0.3435, abs=5e-5))
     assert [pick.accuracy for pick in picks[:2]] == [0.75, 1.0]

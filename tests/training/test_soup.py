@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from fer_search.recipe import Recipe
 from fer_search.training.augment import augment
 from fer_search.training.model import build_model
 from fer_search.training.pretrained import initial_model
@@ -18,31 +17,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def recipe(small):
-    return small.replace({"backbone": "test_resnet", "fusion_width": 8, "drop_path": 0.0, "dropout": 0.0, "seed": 3, "weights_seed": 7})
+    return small.replace(
+        {"backbone": "test_resnet", "fusion_width": 8, "drop_path": 0.0, "dropout": 0.0, "seed": 3, "weights_seed": 7}
+    )
 
 
 @pytest.fixture(scope="module")
-def trained(recipe, fit):
-    """A network after a few steps, so that it tells faces apart."""
+def trained(recipe, fit, validation, knowing):
     network = build_model(recipe)
-    optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    images = torch.tensor(fit.pixels[:, None] / 255, dtype=torch.float32)
-    for _ in range(30):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(images), torch.tensor(fit.labels)).backward()
-        optimizer.step()
+    network.load_state_dict(knowing(recipe, fit, validation))
     return network.eval()
-
-
-def moved(state, *, seed, scale):
-    """Return weights some way off, in a random direction; scale -1 is the opposite of scale 1."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: value + scale * 0.5 * value.std() * torch.randn(value.shape, generator=generator)
-        if value.is_floating_point() and value.ndim > 1
-        else value
-        for name, value in state.items()
-    }
 
 
 def test_seeds_that_share_their_first_weights_begin_at_the_same_ones_and_draw_all_else_apart(recipe):
@@ -77,8 +61,8 @@ def test_trainings_have_one_origin_exactly_where_they_begin_as_the_same_function
     assert (origin(recipe) == origin(other)) == same
 
 
-def test_every_weight_of_a_mean_is_the_mean_of_that_weight(trained):
-    states = [moved(trained.state_dict(), seed=seed, scale=0.3) for seed in (1, 2, 3)]
+def test_every_weight_of_a_mean_is_the_mean_of_that_weight(recipe):
+    states = [build_model(recipe.replace({"weights_seed": seed})).state_dict() for seed in (1, 2, 3)]
     states[1]["backbone.network.bn1.num_batches_tracked"] = torch.tensor(99)
     mean = mean_of(states)
     assert mean.keys() == states[0].keys()
@@ -105,12 +89,16 @@ def test_batch_statistics_are_those_of_the_augmented_images_that_reach_the_first
     torch.testing.assert_close(layer.running_mean, reached.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(layer.running_var, reached.var((0, 2, 3)), rtol=1e-3, atol=1e-4)
     assert not network.training
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(network.parameters(), trained.parameters(), strict=True))
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(network.parameters(), trained.parameters(), strict=True)
+    )
 
 
-def test_the_greedy_soup_keeps_what_makes_the_mean_no_worse_and_leaves_the_rest(recipe, trained, fit, validation):
+def test_the_greedy_soup_keeps_what_makes_the_mean_no_worse_and_leaves_the_rest(
+    recipe, trained, fit, validation, misled
+):
     state = trained.state_dict()
-    one, opposite, astray = (moved(state, seed=1, scale=1), moved(state, seed=1, scale=-1), moved(state, seed=2, scale=9))
+    one, opposite, astray = (misled(state, seed=s, scale=scale) for s, scale in ((1, 1.2), (1, -1.2), (2, 60)))
     network = copy.deepcopy(trained)
 
     def merit(states):
@@ -119,14 +107,11 @@ def test_the_greedy_soup_keeps_what_makes_the_mean_no_worse_and_leaves_the_rest(
             renew_statistics(network, fit, recipe, device=CPU)
         return merit_of(network, validation, device=CPU)
 
-    tastes = greedy_soup(
-        copy.deepcopy(trained), [one, astray, opposite], recipe, fit=fit, validation=validation, device=CPU
-    )
+    soup = copy.deepcopy(trained)
+    tastes = greedy_soup(soup, [one, astray, opposite], recipe, fit=fit, validation=validation, device=CPU)
     assert [taste.merit for taste in tastes] == [merit([one]), merit([one, astray]), merit([one, opposite])]
     assert [taste.kept for taste in tastes] == [True, False, True]
     assert tastes[2].merit > tastes[0].merit > tastes[1].merit
-    soup = copy.deepcopy(trained)
-    greedy_soup(soup, [one, astray, opposite], recipe, fit=fit, validation=validation, device=CPU)
     for ours, theirs in zip(soup.parameters(), trained.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # the mean of opposite ways is where they began
     assert merit_of(soup, validation, device=CPU) == tastes[2].merit
@@ -140,5 +125,7 @@ def test_a_merit_is_accuracy_first_and_likelihood_at_a_tie(trained, validation):
     with torch.no_grad():
         logits = trained(torch.tensor(validation.pixels[:, None] / 255, dtype=torch.float32)).double()
     assert found.accuracy == accuracy_score(validation.labels, logits.argmax(1))
-    losses = [nn.functional.cross_entropy(logits / t, torch.tensor(validation.labels)) for t in np.geomspace(0.05, 20, 900)]
+    losses = [
+        nn.functional.cross_entropy(logits / t, torch.tensor(validation.labels)) for t in np.geomspace(0.05, 20, 900)
+    ]
     assert -found.log_likelihood == pytest.approx(float(min(losses)), abs=1e-4)

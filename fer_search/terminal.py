@@ -299,11 +299,12 @@ def print_selection(manifest: dict[str, Any], bundle: Path) -> None:
         out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
         return
     views, best = manifest["prediction"]["views"], selection["best_alone"]
+    accuracy = manifest["prediction"]["val_accuracy"][views]
     for table in combination_tables(selection, kind=manifest["kind"]):
         out.print(table)
     out.print(
-        f"search-validation: {manifest['kind']} {manifest['prediction']['val_accuracy'][views]:.2%} in {views} views, "
-        f"the best alone ({best['name']}) {best['val_accuracy']:.2%} in {best['views']} views",
+        f"search-validation: first, the {manifest['kind']}, {accuracy:.2%} in {views} views; second, the best alone "
+        f"({best['name']}), {best['val_accuracy']:.2%} in {best['views']} views; first minus second:",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     for line in paired_lines(selection["paired"]):

@@ -184,7 +184,12 @@ def test_an_ensemble_of_the_seeds_is_a_version_of_its_own_in_the_registry_beside
         main()
     shown = capsys.readouterr().out
     assert not ended.value.code, shown
-    for text in ("ensemble, chosen on search-validation", "disagreement", "the best alone (s/retrain", "McNemar p ="):
+    for text in (
+        "ensemble, chosen on search-validation",
+        "disagreement",
+        "the best alone (s/retrain",
+        "McNemar p =",
+    ):
         assert text in shown
     manifest = read_manifest(runs / "s/bundle_ensemble")
     assert len(manifest["members"]) > 1

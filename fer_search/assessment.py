@@ -1,23 +1,24 @@
 """Bundles measured on a split of a data set: one alone, or two on the same images with a paired test."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fer_search.bundle import FILES
+from fer_search.bundle import file_names, role_pairs
 from fer_search.data.faces import Faces, ImageForm
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import read_private_test
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import read_toml
-from fer_search.predict import MANIFEST, PredictionEntry, bundle_form, read_manifest
+from fer_search.predict import MANIFEST, MemberEntry, PredictionEntry, bundle_form, read_manifest
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
+from fer_search.training.ensemble import Member, load_members
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
-from fer_search.training.run import load_model
 from fer_search.training.trainer import choose_device
 from fer_search.training.views import VIEW_SETS
 
@@ -26,17 +27,30 @@ SPLITS = ("validation", "public", "public_unique", "private")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle as it is measured: what it was trained on, and how its network is used."""
+    """A bundle as it is measured: what it was trained on, and how its networks are used.
+
+    Several members are an ensemble. All were trained on the same data, and kept the same images for judging.
+    """
 
     directory: Path
     data: dict[str, Any]
     form: ImageForm
-    recipe: Recipe
+    members: tuple[Member, ...]
     choice: ViewChoice
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the first member, which is as good as any other to say what was kept for judging."""
+        return self.members[0].recipe
+
+    @property
+    def digest(self) -> str:
+        """What names the recipes of all members."""
+        return "+".join(member.recipe.digest() for member in self.members)
+
     def network(self) -> nn.Module:
-        """Return the trained network alone, in evaluation mode on the CPU."""
-        return load_model(self.recipe, self.directory / FILES["weights"], self.form)
+        """Return the trained network alone, or the ensemble, in evaluation mode on the CPU."""
+        return load_members(self.members, self.form)
 
     def logits(self, faces: Faces) -> Logits:
         """Return the network's logits of faces for every view set."""
@@ -46,7 +60,7 @@ class Bundle:
         """Return what its figures on a part of the faces with this fingerprint must be read with."""
         return {
             "bundle": str(self.directory),
-            "recipe_digest": self.recipe.digest(),
+            "recipe_digest": self.digest,
             "same_data_as_training": self.data["fingerprint"] == fingerprint,
             "views": self.choice.views,
             "temperature": self.choice.temperature[self.choice.views],
@@ -59,36 +73,56 @@ def read_bundle(directory: Path) -> Bundle:
     if manifest.get("prediction") is None:
         rule = "must be there (a bundle of an older version can predict, but must be exported anew to be measured)"
         raise InvalidInput(problem(directory / MANIFEST, "prediction", rule, "nothing"))
-    file = directory / FILES["recipe"]
-    recipe = Recipe.stored(read_toml(file), source=file)
+    members = _read_members(directory, manifest)
     prediction = PredictionEntry.model_validate(manifest["prediction"])
     if not all(prediction.views in each for each in (VIEW_SETS, prediction.temperature)):
         rule = f"must be one of {', '.join(VIEW_SETS)}, with a temperature"
         raise InvalidInput(problem(directory / MANIFEST, "prediction.views", rule, prediction.views))
-    return Bundle(directory, manifest["data"], bundle_form(manifest), recipe, ViewChoice(**prediction.model_dump()))
+    return Bundle(directory, manifest["data"], bundle_form(manifest), members, ViewChoice(**prediction.model_dump()))
 
 
-def assess(directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path) -> dict[str, Any]:
+def _read_members(directory: Path, manifest: dict[str, Any]) -> tuple[Member, ...]:
+    """Read the recipes of a bundle's networks; raises InvalidInput for files that its manifest does not vouch for."""
+    entries = [MemberEntry.model_validate(each) for each in manifest.get("members") or [{}]]
+    pairs, names = role_pairs(len(entries)), file_names(len(entries))
+    vouched = {role: entry["name"] for role, entry in manifest["files"].items()}
+    rule = "must name the file {!r} of a network"
+    missing = [role for role in names if vouched.get(role) != names[role]]
+    if missing:
+        source = directory / MANIFEST
+        raise InvalidInput([problem(source, f"files.{r}", rule.format(names[r]), vouched.get(r)) for r in missing])
+    recipes = [Recipe.stored(read_toml(directory / names[r]), source=directory / names[r]) for r, _ in pairs]
+    return tuple(
+        Member(recipe, directory / names[weights], entry.count, entry.temperature)
+        for recipe, (_, weights), entry in zip(recipes, pairs, entries, strict=True)
+    )
+
+
+def assess(
+    directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path, again: str | None
+) -> dict[str, Any]:
     """Return the figures of a bundle on one of SPLITS, plain and with test-time augmentation.
 
     `against` adds the other bundle's figures on the same images and a paired test of the two, each with the views that
-    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both.
+    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both; one
+    at images that were looked at before must say why it looks `again`.
 
     Raises:
         InvalidInput: for a damaged bundle, for images that it is not for, or another one that may have trained
-            on the images of the split.
+            on the images of the split, and for a second look without a reason.
     """
     if split not in SPLITS:
         raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
+    if again is not None and split != "private":
+        raise InvalidInput(problem("command line", "again", "must be given with --split private alone", again))
     first = read_bundle(directory)
     other = None if against is None else read_bundle(against)
     faces = load_faces(data or first.data["source"])
     for bundle in (first, other):
         if bundle is not None:
             _check_form(bundle, faces, source=data or first.data["source"])
-    if other:
-        _check_unseen(first, other, split=split, faces=faces)
-    chosen, label = _choose(faces, first, other, split=split, ledger=ledger)
+    _check_unseen([bundle for bundle in (first, other) if bundle is not None], split=split, faces=faces)
+    chosen, label = _choose(faces, first, other, split=split, ledger=ledger, again=again)
     fingerprint = faces.fingerprint()
     logits = first.logits(chosen)
     result = {
@@ -108,13 +142,15 @@ def assess(directory: Path, *, data: str | None, split: str, against: Path | Non
     return result
 
 
-def _choose(faces: Faces, first: Bundle, other: Bundle | None, *, split: str, ledger: Path) -> tuple[Faces, str]:
+def _choose(
+    faces: Faces, first: Bundle, other: Bundle | None, *, split: str, ledger: Path, again: str | None
+) -> tuple[Faces, str]:
     """Return the images of the first bundle's split and what they must be called."""
     if split == "private":
-        purpose = f"evaluate bundle with recipe {first.recipe.digest()}"
+        purpose = f"evaluate bundle with recipe {first.digest}"
         if other:
-            purpose += f" against {other.recipe.digest()}"
-        private = read_private_test(faces, ledger=ledger, purpose=purpose)
+            purpose += f" against {other.digest}"
+        private = read_private_test(faces, ledger=ledger, purpose=purpose, again=again)
         return private, str(private.usage[0])
     splits = split_for(faces, first.recipe)
     if split == "validation":
@@ -134,17 +170,26 @@ def _check_form(bundle: Bundle, faces: Faces, *, source: str) -> None:
         raise InvalidInput([problem(source, key, rule.format(wanted[key]), there[key]) for key in different])
 
 
-def _check_unseen(first: Bundle, other: Bundle, *, split: str, faces: Faces) -> None:
-    """Raise InvalidInput if the other bundle may have trained on images that the first one's split kept for judging."""
+def _check_unseen(bundles: Sequence[Bundle], *, split: str, faces: Faces) -> None:
+    """Raise InvalidInput if a network may have trained on images that the first bundle's split kept for judging."""
     if split == "private":
         return
+    first = bundles[0]
     part_of_training = split == "validation" or not faces.has_official_split
     keys = ["split_seed", "validation_fraction"] if split == "validation" else []
     if part_of_training or split == "public":  # some images of PublicTest stand in Training too
         keys.append("drop_test_duplicates")
-    ours, theirs = ({key: getattr(bundle.recipe, key) for key in keys} for bundle in (first, other))
-    if part_of_training:
-        ours["fingerprint"], theirs["fingerprint"] = first.data["fingerprint"], other.data["fingerprint"]
+    fingerprints = ["fingerprint"] if part_of_training else []
+    ours = {key: getattr(first.recipe, key) for key in keys} | {key: first.data[key] for key in fingerprints}
     rule = f"must be {{!r}}, as in {first.directory}, or it may have trained on these {split} images"
-    if different := [key for key in ours if ours[key] != theirs[key]]:
-        raise InvalidInput([problem(other.directory, key, rule.format(ours[key]), theirs[key]) for key in different])
+    problems = [
+        problem(bundle.directory, key, rule.format(ours[key]), found)
+        for bundle in bundles
+        for key in ours
+        for found in {
+            bundle.data[key] if key in fingerprints else getattr(member.recipe, key) for member in bundle.members
+        }
+        if found != ours[key]
+    ]
+    if problems:
+        raise InvalidInput(problems)

@@ -1,14 +1,16 @@
-"""A finished training to a bundle: recipe, weights, ONNX, manifest and model card, checked against torch.
+"""A finished training, or several as one, to a bundle: recipes, weights, ONNX, manifest and model card, checked against
+torch.
 
 The ONNX file is the whole prediction, with the views and the temperature that search-validation chose; the weights are
-the network's alone.
+the networks' alone.
 """
 
 import shutil
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -29,13 +31,15 @@ from fer_search.recipe import Recipe
 from fer_search.record import form_of
 from fer_search.runs import RESULT, read_json, write_json
 from fer_search.training.backbone import normalisation
+from fer_search.training.ensemble import Member, load_members
 from fer_search.training.evaluation import predict_logits
 from fer_search.training.measurement import ViewChoice
 from fer_search.training.model_summary import summarize
-from fer_search.training.run import WEIGHTS, load_model
+from fer_search.training.run import WEIGHTS
 from fer_search.training.views import PredictionNet, as_images
 
 FILES = {"recipe": "winner.toml", "weights": "model.safetensors", "onnx": "model.onnx"}
+"""The files of a bundle of one network by their roles."""
 PARITY_TOLERANCE = 1e-3
 """Largest difference between torch's and ONNX Runtime's logits that a bundle may have."""
 TIMM_PREFIX = "backbone.network."
@@ -46,31 +50,72 @@ PACKAGES = ("fer-search", "torch", "timm", "onnx", "onnxruntime", "numpy")
 def export_bundle(training: Path, bundle: Path, *, selection: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write the bundle of the finished training in `training` and return its manifest.
 
-    `selection` says in the manifest how the training was chosen among several, if it was.
-    Raises InvalidInput if the training is not finished or `bundle` is there already, and RuntimeError if ONNX Runtime
-    does not compute what torch computes. A bundle appears whole or not at all.
+    `selection` says in the manifest how the training was chosen among several, if it was. Raises InvalidInput if the
+    training is not finished, and as `write_bundle` does.
     """
     result = read_json(training / RESULT)
-    if bundle.exists():
-        raise InvalidInput(problem(bundle, "bundle", "must not be there yet", "a file or folder"))
+    check_absent(bundle)
     recipe = Recipe.stored(result["recipe"], source=training / RESULT)
+    return write_bundle(bundle, result, [Member(recipe, training / WEIGHTS)], kind="training", selection=selection)
+
+
+def write_bundle(
+    bundle: Path,
+    result: dict[str, Any],
+    members: Sequence[Member],
+    *,
+    kind: Literal["training", "soup", "ensemble"],
+    selection: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Write the bundle of one network, or of several as an ensemble, with the figures in `result`; return its manifest.
+
+    Raises InvalidInput if `bundle` is there already, and RuntimeError if ONNX Runtime does not compute what torch
+    computes. A bundle appears whole or not at all.
+    """
+    check_absent(bundle)
+    files = file_names(len(members))
     with replacing(bundle) as temporary:
         temporary.mkdir()
-        write_recipe(recipe, temporary / FILES["recipe"])
-        shutil.copyfile(training / WEIGHTS, temporary / FILES["weights"])
+        for (recipe, weights), member in zip(role_pairs(len(members)), members, strict=True):
+            write_recipe(member.recipe, temporary / files[recipe])
+            shutil.copyfile(member.weights, temporary / files[weights])
         choice = ViewChoice(**result["prediction"])
         form = form_of(result["data"])
-        network = choice.prediction_net(load_model(recipe, temporary / FILES["weights"], form)).eval()
-        write_onnx(network, temporary / FILES["onnx"], form)
-        difference = parity(network, temporary / FILES["onnx"], form)
+        network = choice.prediction_net(load_members(members, form)).eval()
+        write_onnx(network, temporary / files["onnx"], form)
+        difference = parity(network, temporary / files["onnx"], form)
         if difference > PARITY_TOLERANCE:
             raise RuntimeError(f"ONNX Runtime's logits differ from torch's by {difference:.2g}")
-        manifest = _manifest(temporary, result, recipe, form, network, difference)
-        manifest["selection"] = selection
+        manifest = _manifest(temporary, result, members, form, network, difference)
+        manifest |= {"kind": kind, "selection": selection}
+        if kind == "ensemble":
+            manifest["members"] = [{"count": each.count, "temperature": each.temperature} for each in members]
         write_json(temporary / MANIFEST, manifest)
         # Not among the manifest's files: people complete a card before they publish it.
-        (temporary / CARD).write_text(model_card(manifest, recipe), encoding="utf-8")
+        card = model_card(manifest, *(member.recipe for member in members))
+        (temporary / CARD).write_text(card, encoding="utf-8")
     return manifest
+
+
+def check_absent(bundle: Path) -> None:
+    """Raise InvalidInput where there is something already."""
+    if bundle.exists():
+        raise InvalidInput(problem(bundle, "bundle", "must not be there yet", "a file or folder"))
+
+
+def role_pairs(num_members: int) -> list[tuple[str, str]]:
+    """Return what recipe and weights of each network are called among a manifest's files."""
+    if num_members == 1:
+        return [("recipe", "weights")]
+    return [(f"recipe_{number}", f"weights_{number}") for number in range(1, num_members + 1)]
+
+
+def file_names(num_members: int) -> dict[str, str]:
+    """Return the names of a bundle's files by their roles."""
+    if num_members == 1:
+        return FILES
+    roles = {role: f"{role}.toml" for role, _ in role_pairs(num_members)}
+    return {**roles, **{role: f"{role}.safetensors" for _, role in role_pairs(num_members)}, "onnx": FILES["onnx"]}
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -119,7 +164,12 @@ def _example_faces(form: ImageForm) -> NDArray[np.uint8]:
 
 
 def _manifest(
-    bundle: Path, result: dict[str, Any], recipe: Recipe, form: ImageForm, network: PredictionNet, difference: float
+    bundle: Path,
+    result: dict[str, Any],
+    members: Sequence[Member],
+    form: ImageForm,
+    network: PredictionNet,
+    difference: float,
 ) -> dict[str, Any]:
     colour = "grey" if form.channels == 1 else "RGB"
     return {
@@ -138,9 +188,9 @@ def _manifest(
             "views": list(network.views),
             "temperature": network.temperature,
         },
-        "network": _describe_network(recipe, form, network.network),
-        "recipe_digest": recipe.digest(),
-        "chosen": result["chosen"],
+        "network": _describe_networks([member.recipe for member in members], form, network.network),
+        "recipe_digest": "+".join(member.recipe.digest() for member in members),
+        "chosen": result.get("chosen"),
         "prediction": result["prediction"],
         "metrics": result["metrics"],
         "data": result["data"],
@@ -148,9 +198,22 @@ def _manifest(
         "onnx_parity": {"largest_logit_difference": difference, "tolerance": PARITY_TOLERANCE},
         "files": {
             role: {"name": name, "sha256": sha256_of(bundle / name), "bytes": (bundle / name).stat().st_size}
-            for role, name in FILES.items()
+            for role, name in file_names(len(members)).items()
         },
         "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _describe_networks(recipes: Sequence[Recipe], form: ImageForm, network: Any) -> dict[str, Any]:
+    """Return what one network is, or several together are and cost."""
+    if len(recipes) == 1:
+        return _describe_network(recipes[0], form, network)
+    each = [_describe_network(*pair) for pair in zip(recipes, [form] * len(recipes), network.members, strict=True)]
+    return {
+        "backbone": ", ".join(dict.fromkeys(one["backbone"] for one in each)),
+        **{key: sum(one[key] for one in each) for key in ("num_parameters", "flops")},
+        "timm_prefix": None,
+        "members": each,
     }
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,7 +31,7 @@ from fer_search.cli_predict import predict
 from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.cli_simulate import simulate
 from fer_search.configuration import option_defaults, read_configuration
-from fer_search.errors import InvalidInput, problem
+from fer_search.errors import InvalidInput, NotBetter, problem
 from fer_search.terminal import (
     err,
     going_on,
@@ -39,14 +39,18 @@ from fer_search.terminal import (
     print_evaluation,
     print_links,
     print_next,
+    print_selection,
     print_training,
     progress,
 )
 
+if TYPE_CHECKING:
+    from fer_search.combination import Kind
+
 EPILOG = (
     "It ends with 0 when all is done; with 2 after a user's mistake; with 1 if a training diverged, no trial or "
-    "entrant came to the end, storage failed or a job did; with 130 if it was interrupted (Ctrl-C, SIGTERM) or has "
-    "spent its budget.\n\n"
+    "entrant came to the end, no soup or ensemble was better, storage failed or a job did; with 130 if it was "
+    "interrupted (Ctrl-C, SIGTERM) or has spent its budget.\n\n"
     "Defaults of `--runs`, `--data`, `--tracking-uri` and `--address` may stand in `fer_search.toml`, or under "
     "`[tool.fer_search]` in `pyproject.toml`, here or in a directory above. `--install-completion` lets TAB complete "
     "commands, options and the names of runs."
@@ -126,10 +130,16 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="Another bundle to compare it with, by a paired test on the same images.")
     ] = None,
+    again: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Why private images that were read before are read again; kept on record."),
+    ] = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle on a split of a data set, alone or against another bundle.
+
+    Private images are for one look: a second one is refused unless `--again` says why.
 
     Examples:
 
@@ -138,16 +148,30 @@ def evaluate(
     """
     from fer_search import workflow
 
-    result = workflow.evaluate(bundle, data=data, split=split, against=against, runs=runs)
+    result = workflow.evaluate(bundle, data=data, split=split, against=against, again=again, runs=runs)
     print_evaluation(result, as_json=as_json)
 
 
 def export(
     name: RunArgument,
     trial: TrialOption = None,
+    soup: Annotated[
+        bool, typer.Option("--soup", help="Instead: the mean of the weights of several finished trainings.")
+    ] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Instead: several finished trainings, asked together.")
+    ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME", help="Another search or training to choose from; may be repeated."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="The bundle's directory; default: runs/NAME/bundle, or bundle_N of a trial."),
+        typer.Option(
+            "--output",
+            help="The bundle's directory; default: bundle in runs/NAME, or bundle_N of a trial, bundle_soup, "
+            "bundle_ensemble.",
+        ),
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
@@ -155,19 +179,27 @@ def export(
 
     It holds the recipe, the weights, ONNX, a manifest with every figure, and a model card.
 
-    Of several seeds it is the one that did best on search-validation.
+    Of several seeds it is the one that did best on search-validation. `--soup` and `--ensemble` combine long trainings
+    of the search, chosen on search-validation too; where the best alone is not beaten, nothing is exported.
 
-    Example: `fer-search export first`
+    Examples: `fer-search export first` or `fer-search export first --ensemble --with second`
     """
     from fer_search import workflow
     from fer_search.predict import read_manifest
 
-    with err.status("exporting"):
-        bundle, registered = workflow.export(name, trial=trial, bundle=output, runs=runs)
+    if soup and ensemble:
+        raise InvalidInput(problem("command line", "ensemble", "must not be given with --soup", True))
+    combine: Kind | None = "soup" if soup else "ensemble" if ensemble else None
+    try:
+        with err.status("exporting"):
+            bundle, registered = workflow.export(
+                name, trial=trial, combine=combine, others=others or [], bundle=output, runs=runs
+            )
+    except NotBetter as answer:
+        err.print(str(answer), markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
     out.print(f"bundle: {bundle}", markup=False, soft_wrap=True)
-    if selection := read_manifest(bundle)["selection"]:
-        count = len(selection["val_accuracy_of_seeds"])
-        out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
+    print_selection(read_manifest(bundle), bundle)
     if registered:
         out.print(f"registered in MLflow as {registered}")
     print_links(runs / name)

@@ -1,4 +1,5 @@
-"""The one exception for what a user can mend: bad files, bad settings, a cluster that cannot run the request.
+"""The one exception for what a user can mend: bad files, bad settings, a cluster that cannot run the request; and one
+for an answer that is no.
 
 It loads nothing, so that every package may raise it; the command line prints it without a traceback and exits with 2.
 """
@@ -19,6 +20,10 @@ class InvalidInput(ValueError):
 
     def __reduce__(self) -> tuple[type["InvalidInput"], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)
+
+
+class NotBetter(Exception):
+    """What was asked for was tried, and is no better than what is there already."""
 
 
 def problem(source: object, key: object, rule: str, value: object) -> str:

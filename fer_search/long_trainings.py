@@ -72,6 +72,12 @@ def read_retraining(directory: Path) -> list[LongTraining]:
     return [LongTraining(path, _trial_of(path), read_json(path / RESULT)) for path in paths if (path / RESULT).exists()]
 
 
+def all_long_trainings(search: Path) -> list[LongTraining]:
+    """Return every finished long training of a search's trials, the winner's and others'."""
+    paths = sorted(path for path in search.glob(f"{RETRAIN}*") if path.is_dir())
+    return [each for path in paths for each in read_retraining(path)]
+
+
 def best_of_seeds(found: Sequence[LongTraining]) -> LongTraining:
     """Return the training that did best on search-validation; PublicTest has no say."""
     return max(found, key=lambda training: training.merit)
@@ -134,8 +140,7 @@ def read_agreement(
     Only trainings with the trial's own settings, but for length and seed, and of the most frequent length are compared.
     """
     by_number = {trial.number: trial for trial in trials}
-    paths = sorted(path for path in search.glob(f"{RETRAIN}*") if path.is_dir())
-    found = [each for path in paths for each in read_retraining(path) if _is_faithful(each, by_number)]
+    found = [each for each in all_long_trainings(search) if _is_faithful(each, by_number)]
     if not found:
         return None
     counts = Counter(epochs for epochs, _ in {(each.result["recipe"]["epochs"], each.trial) for each in found})

@@ -13,11 +13,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fer_search.recipe import Recipe
 
 CARD = "MODEL_CARD.md"
+TITLES = {
+    "training": "{0} for facial expressions",
+    "soup": "{0} for facial expressions, a mean of weights",
+    "ensemble": "An ensemble of {1} networks for facial expressions",
+}
 VIEW_NAMES = {"plain": "plain", "tta": "TTA"}
 
 
-def model_card(manifest: Mapping[str, Any], recipe: Recipe) -> str:
-    """Return the card of the bundle with this manifest and recipe, as Markdown with metadata in YAML."""
+def model_card(manifest: Mapping[str, Any], *recipes: Recipe) -> str:
+    """Return the card of the bundle with this manifest and these networks, as Markdown with metadata in YAML."""
     environment = Environment(
         loader=PackageLoader("fer_search", "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -34,8 +39,9 @@ def model_card(manifest: Mapping[str, Any], recipe: Recipe) -> str:
     return environment.get_template("model_card.md").render(
         {
             **manifest,
-            "title": f"{recipe.backbone} for facial expressions",
-            "recipe": recipe,
+            "title": TITLES[manifest["kind"]].format(manifest["network"]["backbone"], len(recipes)),
+            "recipe": recipes[0],
+            "recipes": recipes,
             "data_name": source.name,
             "data_type": source.stem,
             "data_argument": shlex.quote(source.name),

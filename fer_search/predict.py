@@ -62,6 +62,13 @@ class PredictionEntry(BaseModel):
     val_nll: dict[str, float]
 
 
+class MemberEntry(BaseModel):
+    """A network of an ensemble: how often it counts beside others, and the temperature of its answer there."""
+
+    count: int = Field(1, ge=1, le=1_000)
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
 class Manifest(BaseModel):
     """What a bundle's manifest must hold, beside what is only there to be read by people."""
 
@@ -70,6 +77,7 @@ class Manifest(BaseModel):
     data: DataEntry
     files: dict[str, FileEntry]
     prediction: PredictionEntry | None = None
+    members: list[MemberEntry] | None = Field(None, min_length=2)
 
 
 class Predictor:

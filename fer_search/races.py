@@ -42,6 +42,7 @@ def run_race(
     """Race the `top` trials of the search in the directory `search`, or go on with the race there.
 
     All are trained with one OneCycle, as the winner will be: restarts serve the rungs of a search, and a race has none.
+    Each seed draws first weights of its own, whatever the trial had: a race's noise must hold theirs too.
     Raises InvalidInput where the race there has other entrants, as after a longer search, or another number of seeds.
     """
     if max_seeds < MIN_SEEDS:
@@ -68,7 +69,7 @@ def run_race(
     check_fingerprint(faces, settings)
     splits = split_for(faces, Recipe.build(space.parameters))
     resources = Resources(**race["resources"])
-    parameters = {number: {**values, "restarts": []} for number, values in parameters.items()}
+    parameters = {number: {**values, "restarts": [], "weights_seed": 0} for number, values in parameters.items()}
     with recorded(
         directory,
         race,

@@ -119,6 +119,12 @@ class Recipe(BaseModel):
         "auto", description="bf16 autocast or fp32; auto takes bf16 on a GPU that has it"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, data order, augmentation and dropout")
+    weights_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="seed of the network's first weights alone, so that seeds can share them; 0: `seed`",
+    )
 
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> Self:
@@ -158,6 +164,11 @@ class Recipe(BaseModel):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def first_weights_seed(self) -> int:
+        """The seed that the network's first weights are drawn from."""
+        return self.weights_seed or self.seed
 
     def randaugment_probabilities(self, classes: Iterable[str]) -> list[float]:
         """Return RandAugment's chance for each class."""

@@ -27,6 +27,8 @@ MODEL = "fer_search"
 CHAMPION = "champion"
 """The alias of the winner of a search that was exported last."""
 DIGEST = "bundle_sha256"
+FOLDERS = {"training": "bundle", "soup": "bundle_soup", "ensemble": "bundle_ensemble"}
+"""What a bundle of each kind is called, here and in the directory of its search."""
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = ("numpy", "onnx", "onnxruntime", "pandas", "pillow", "pydantic")
 DESCRIPTION = (
@@ -38,17 +40,18 @@ DESCRIPTION = (
 def register_bundle(
     tracker: Tracker, bundle: Path, *, search_id: str, key: str, tags: Mapping[str, str], champion: bool
 ) -> str | None:
-    """Store a bundle with its training's run, register it as a model, and return `name/version`.
+    """Store a bundle with the run of this key, register it as a model, and return `name/version`.
 
     A bundle that is registered already stays the version that it is. With `champion` that version gets the alias.
     Returns None, with a warning, where the server does not take it: the bundle itself is complete without.
     """
     try:
         run_id = tracker.find_runs(search_id)[key].id
-        tracker.client.log_artifacts(run_id, str(bundle), "bundle")
+        kind = kind_of(bundle)
+        tracker.client.log_artifacts(run_id, str(bundle), FOLDERS[kind])
         digest = sha256_of(bundle / MANIFEST)
         found = _registered(tracker.client, run_id, digest) or _register(tracker, run_id, bundle)
-        _describe(tracker.client, found, {**tags, DIGEST: digest}, bundle)
+        _describe(tracker.client, found, {**tags, "kind": kind, DIGEST: digest}, bundle)
         if champion:
             tracker.client.set_registered_model_alias(MODEL, CHAMPION, found)
     except KeyError:
@@ -83,6 +86,11 @@ def _register(tracker: Tracker, run_id: str, bundle: Path) -> str:
     return str(info.registered_model_version)
 
 
+def kind_of(bundle: Path) -> str:
+    """Return what a bundle was made of: a training, or several as a soup or an ensemble."""
+    return str(read_manifest(bundle).get("kind", "training"))
+
+
 def example_face() -> bytes:
     """Return a procedural face as the content of a PNG file."""
     content = io.BytesIO()
@@ -112,7 +120,7 @@ def _describe(client: MlflowClient, found: str, tags: Mapping[str, str], bundle:
         f"{manifest['data']['public_label']}: accuracy {public['accuracy']:.2%} (95 % interval "
         f"{public['accuracy_low']:.1%} to {public['accuracy_high']:.1%}), macro-F1 {public['macro_f1']:.3f}, "
         f"{public['num_images']:,} images, {views} views. Data: {Path(manifest['data']['source']).name}, fingerprint "
-        f"{manifest['data']['fingerprint'][:12]}. Recipe {manifest['recipe_digest'][:12]}."
+        f"{manifest['data']['fingerprint'][:12]}. Recipe {manifest['recipe_digest']}."
     )
     client.update_registered_model(MODEL, DESCRIPTION)
     client.update_model_version(MODEL, found, about)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from fer_search.costs import COSTS
@@ -53,6 +54,33 @@ def seeds_table(seeds: Mapping[str, Any]) -> Table:
     table.add_row("deviation", *deviations)
     table.add_row("95 % interval", *(_range(each["interval"]) for each in found))
     return table
+
+
+def combination_tables(selection: Mapping[str, Any], *, kind: str) -> list[Table]:
+    """Return how a soup or an ensemble was chosen step by step, and what an ensemble consists of."""
+    captions = {
+        "soup": "Best first; kept where the mean of weights with it is no worse by accuracy, then NLL, in one view.",
+        "ensemble": "Each is the one that lowers the whole's NLL the most, in one view; accuracy decides nothing.",
+    }
+    trail = new_table(f"{kind}, chosen on search-validation", caption=captions[kind])
+    trail.add_column("with", overflow="fold")
+    for heading in ("accuracy", "NLL", *(["kept"] if kind == "soup" else [])):
+        trail.add_column(heading, justify="right", no_wrap=True)
+    for step in selection["trail"]:
+        kept = ["yes" if step["kept"] else "no"] if kind == "soup" else []
+        trail.add_row(escape(step["added"]), f"{step['val_accuracy']:.2%}", f"{step['val_nll']:.4f}", *kept)
+    if kind == "soup":
+        return [trail]
+    caption = "Accuracy: alone, in its own views. Disagreement: the mean share of images that another calls otherwise."
+    members = new_table("members", caption=caption)
+    members.add_column("training", overflow="fold")
+    for heading in ("weight", "accuracy", "disagreement"):
+        members.add_column(heading, justify="right", no_wrap=True)
+    total = sum(part["count"] for part in selection["parts"])
+    for part in selection["parts"]:
+        share = f"{part['count']}/{total}"
+        members.add_row(escape(part["name"]), share, f"{part['val_accuracy']:.2%}", percent(part["disagreement"]))
+    return [trail, members]
 
 
 def agreement_line(found: Mapping[str, Any], *, name: str) -> str:

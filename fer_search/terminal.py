@@ -32,7 +32,7 @@ from fer_search.report import (
     target_line,
     training_table,
 )
-from fer_search.report_choice import agreement_line, seeds_table, tradeoffs_note, tradeoffs_table
+from fer_search.report_choice import agreement_line, combination_tables, seeds_table, tradeoffs_note, tradeoffs_table
 from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.runs import SETTINGS
@@ -304,6 +304,33 @@ def print_retraining(result: dict[str, Any], *, name: str, as_json: bool) -> Non
         print_table(seeds_table(result["seeds"]))
     if result["rank_agreement"]:
         out.print(agreement_line(result["rank_agreement"], name=name), soft_wrap=True)
+
+
+def print_selection(manifest: dict[str, Any], bundle: Path) -> None:
+    """Print how what is in a bundle was chosen among several trainings, if it was."""
+    selection = manifest["selection"]
+    if selection is None:
+        return
+    if manifest["kind"] == "training":
+        count = len(selection["val_accuracy_of_seeds"])
+        out.print(f"of {count} seeds it is {selection['seed']}, the best on search-validation", soft_wrap=True)
+        return
+    views, best = manifest["prediction"]["views"], selection["best_alone"]
+    accuracy = manifest["prediction"]["val_accuracy"][views]
+    for table in combination_tables(selection, kind=manifest["kind"]):
+        out.print(table)
+    out.print(
+        f"search-validation: first, the {manifest['kind']}, {accuracy:.2%} in {views} views; second, the best alone "
+        f"({best['name']}), {best['val_accuracy']:.2%} in {best['views']} views; first minus second:",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    for line in paired_lines(selection["paired"]):
+        out.print(line)
+    label = manifest["data"]["public_label"]
+    out.print(
+        f"search-validation chose it and so flatters it; the figure to believe is that on {label}: "
+        f"fer-search evaluate {bundle} --against BUNDLE", markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def print_evaluation(result: dict[str, Any], *, as_json: bool) -> None:

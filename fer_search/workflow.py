@@ -7,7 +7,7 @@ This is the only module that knows both the training and the search; each works 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from fer_search.assessment import assess
 from fer_search.bundle import export_bundle
+from fer_search.combination import Kind, export_combination
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.finalists import write_finalists
@@ -33,7 +34,7 @@ from fer_search.record import (
     package_versions,
     split_for,
 )
-from fer_search.registry import register_bundle
+from fer_search.registry import FOLDERS, register_bundle
 from fer_search.retraining import fresh_seeds, run_retraining
 from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, existing_run, is_taken, read_json, run_directory
 from fer_search.search_result import SearchResult, read_search
@@ -191,10 +192,11 @@ def retrain(
     """Train the winner of the search `name`, or the `trial` of this number, afresh and for longer.
 
     It is trained for so many `epochs`, with so many fresh `seeds`, and with `overrides` of its recipe; `restarts` are
-    dropped. The weights are those, raw or averaged, of the epoch that did best on search-validation. Returns the
-    figures of the seed that did best there, as `train` does, those of all seeds, and the search's `rank_agreement` with
-    long trainings (Kendall's tau). It runs where the search ran, or on the cluster at `address`; `runs` and `follow`
-    are those of `search`. Raises InvalidInput where there is nothing to train, FloatingPointError where it diverges.
+    dropped. With a `weights_seed` in the recipe the seeds share their first weights, and the spread over them is less.
+    The weights are those, raw or averaged, of the epoch that did best on search-validation. Returns the figures of the
+    seed that did best there, as `train` does, those of all seeds, and the search's `rank_agreement` with long trainings
+    (Kendall's tau). It runs where the search ran, or on the cluster at `address`; `runs` and `follow` are those of
+    `search`. Raises InvalidInput where there is nothing to train, FloatingPointError where it diverges.
     """
     result = read_search(name, runs=runs)
     if not result.complete and trial is None:
@@ -226,33 +228,57 @@ def retrain(
 
 
 def evaluate(
-    bundle: Path, *, data: str | None = None, split: str, against: Path | None = None, runs: Path = RUNS
+    bundle: Path,
+    *,
+    data: str | None = None,
+    split: str,
+    against: Path | None = None,
+    again: str | None = None,
+    runs: Path = RUNS,
 ) -> dict[str, Any]:
     """Return the figures of a `bundle` on the `split` validation, public, public_unique or private of `data`.
 
     By default the data are those that it was trained on. The figures, under `plain` and `tta`, are those of
     training.metrics.evaluate: accuracy with its 95 % interval (Wilson, 1927), macro-F1, and more, as shares from 0 to
     1. With another bundle to compare it `against`, also that one's on the same images, and an exact McNemar test and a
-    paired bootstrap. A look at private is written to the ledger in `runs` before it happens. Raises InvalidInput for a
-    bundle, a split or data that are none, or another kind of faces.
+    paired bootstrap. A look at private is written to the ledger in `runs` before it happens, and a second one at the
+    same images with the reason why they are looked at `again`. Raises InvalidInput for a bundle, a split or data that
+    are none, another kind of faces, or a second look without a reason.
     """
-    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER)
+    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER, again=again)
 
 
 def export(
-    name: str, *, trial: int | None = None, bundle: Path | None = None, runs: Path = RUNS
+    name: str,
+    *,
+    trial: int | None = None,
+    combine: Kind | None = None,
+    others: Sequence[str] = (),
+    bundle: Path | None = None,
+    runs: Path = RUNS,
 ) -> tuple[Path, str | None]:
     """Write the bundle of a search's retrained winner (or `trial`), or of a training, and register it with MLflow.
 
     `name` is that of the search or training in `runs`, `bundle` the directory to write, by default within it. Of
-    several seeds it is the one that did best on search-validation. Returns the bundle's directory and the registered
-    `name/version`, or None where the registry did not take it. Raises InvalidInput where nothing is trained yet.
+    several seeds it is the one that did best on search-validation. With `combine` it is a "soup" or an "ensemble" of
+    the finished trainings of `name` and of the `others`, searches or trainings, chosen greedily on search-validation.
+    Returns the bundle's directory and the registered `name/version`, or None where the registry did not take it.
+    Raises InvalidInput where nothing is trained yet or trainings cannot be combined, and NotBetter where the best of
+    them alone is not beaten.
     """
     directory = existing_run(runs, name)
-    training, selection = training_to_export(directory, trial)
-    bundle = bundle or directory / (BUNDLE if trial is None else f"{BUNDLE}_{trial:05d}")
-    export_bundle(training, bundle, selection=selection)
-    return bundle, _register(bundle, training, is_winner=trial is None and training != directory)
+    if combine is None:
+        if others:
+            raise InvalidInput(problem("command line", "with", "must be given with --soup or --ensemble", list(others)))
+        training, selection = training_to_export(directory, trial)
+        bundle = bundle or directory / (BUNDLE if trial is None else f"{BUNDLE}_{trial:05d}")
+        export_bundle(training, bundle, selection=selection)
+        return bundle, _register(bundle, training, is_winner=trial is None and training != directory)
+    if trial is not None:
+        raise InvalidInput(problem("command line", "trial", f"must not be given with --{combine}", trial))
+    bundle = bundle or directory / FOLDERS[combine]
+    export_combination(combine, [name, *others], bundle, runs=runs)
+    return bundle, _register(bundle, directory, is_winner=False)
 
 
 def race(
@@ -292,11 +318,11 @@ def _presented(name: str, runs: Path) -> SearchResult:
 
 
 def _register(bundle: Path, training: Path, *, is_winner: bool, uri: str | None = None) -> str | None:
-    """Register a training's bundle with MLflow, and return its name and version there, if it takes it."""
+    """Register the bundle of a training or a search with MLflow, and return its name and version, if it takes it."""
     settings = read_json(training / SETTINGS)
     return register_bundle(
         Tracker(uri or settings["tracking_uri"]), bundle, search_id=settings["search_id"], key=settings["kind"],
-        tags=settings["tags"], champion=is_winner,
+        tags=settings.get("tags", {"search": training.name}), champion=is_winner,
     )  # fmt: skip
 
 
@@ -335,4 +361,7 @@ def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> di
     if (directory / BUNDLE).exists():
         training, _ = training_to_export(directory, None)
         _register(directory / BUNDLE, training, is_winner=training != directory, uri=uri)
+    for combination in (directory / FOLDERS["soup"], directory / FOLDERS["ensemble"]):
+        if combination.exists():
+            _register(combination, directory, is_winner=False, uri=uri)
     return sent

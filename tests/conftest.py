@@ -98,6 +98,48 @@ def fer_search(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="session")
+def knowing():
+    """Return a function that makes the weights of a network that knows some faces, without training the network: by its
+    classifier, on features under the batch statistics that `renew_statistics` finds in other faces."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    from fer_search.training.evaluation import predict_logits
+    from fer_search.training.model import build_model
+    from fer_search.training.soup import renew_statistics
+
+    def make(recipe: Recipe, fit: Faces, known: Faces) -> dict[str, torch.Tensor]:
+        network, features = build_model(recipe), []
+        renew_statistics(network, fit, recipe, device=torch.device("cpu"))
+        hook = network.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+        predict_logits(network, torch.tensor(known.pixels))
+        hook.remove()
+        found = torch.cat(features)
+        scale = found.std(0) + 1e-6
+        linear = LogisticRegression(C=0.1, max_iter=500).fit(found / scale, known.labels)
+        with torch.no_grad():
+            network.classifier.weight.copy_(torch.tensor(linear.coef_) / scale)
+            network.classifier.bias.copy_(torch.tensor(linear.intercept_))
+        return network.state_dict()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def misled():
+    """Return a function that moves the classifier of a network some way in a random direction, the opposite one for the
+    opposite scale."""
+    import torch
+
+    def move(state: dict[str, torch.Tensor], *, seed: int, scale: float) -> dict[str, torch.Tensor]:
+        weight = state["classifier.weight"]
+        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+        return {**state, "classifier.weight": weight + scale * weight.std() * noise}
+
+    return move
+
+
+@pytest.fixture(scope="session")
 def bundle(tmp_path_factory, small):
     """A bundle of a network after a few steps, so that it tells faces apart, measured as a training is."""
     from dataclasses import asdict

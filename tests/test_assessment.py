@@ -222,6 +222,25 @@ def test_one_look_at_the_private_images_for_both_is_one_line_that_names_both(fir
         assert Recipe.read(bundle / "winner.toml").digest() in entry["purpose"]
 
 
+def test_a_second_look_at_the_private_images_is_refused_whatever_bundle_asks_and_its_reason_is_kept(
+    first, second, tmp_path, fer_search
+):
+    arguments = ("--split", "private", "--runs", tmp_path)
+    assert fer_search("evaluate", first, *arguments).returncode == 0
+    refused = fer_search("evaluate", second, *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "private: must not be read once more" in refused.stderr
+    assert Recipe.read(first / "winner.toml").digest() in refused.stderr
+    assert fer_search("evaluate", second, *arguments, "--again", "the first was overfitted").returncode == 0
+    entries = read_ledger(tmp_path / "private_test_ledger.jsonl")
+    assert [(each["earlier_readings"], each["again"]) for each in entries] == [
+        (0, None),
+        (1, "the first was overfitted"),
+    ]
+    with pytest.raises(InvalidInput, match="again: must be given with --split private alone, got 'why'"):
+        evaluate(first, split="public", again="why", runs=tmp_path)
+
+
 def test_a_bad_other_bundle_costs_no_look_at_the_private_images(first, tmp_path):
     with pytest.raises(InvalidInput, match=r"manifest\.json: file: must exist"):
         evaluate(first, split="private", against=tmp_path / "nothing", runs=tmp_path)

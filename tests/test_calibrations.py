@@ -202,7 +202,7 @@ def test_a_diverged_configuration_is_kept_to_where_it_came_and_a_broken_one_is_l
 def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(ray_once, tmp_path):
     """On the journal of a search with restarts, written here: its only trial is its winner."""
     table = tomllib.loads(SPACE)
-    table["base"]["restarts"] = [1, 3]
+    table["base"] |= {"restarts": [1, 3], "weights_seed": 7}
     space = check_space(table, source=Path("space.toml"))
     faces = load_faces("synthetic")
     settings = {
@@ -220,6 +220,7 @@ def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(ray_once, t
     journal.trial_ended(0, "COMPLETE")
     assert journal.trials[0].parameters["restarts"] == [1, 3]
     workflow.race("s", top=1, max_seeds=3, runs=tmp_path)
-    assert [t.parameters["restarts"] for t in read_journal(tmp_path / "s" / "race" / JOURNAL)] == [[]] * 3
+    raced = [trial.parameters for trial in read_journal(tmp_path / "s" / "race" / JOURNAL)]
+    assert [(each["restarts"], each["weights_seed"]) for each in raced] == [([], 0)] * 3
     recipe = workflow.retrain("s", epochs=2, runs=tmp_path)["recipe"]
-    assert (recipe["epochs"], recipe["restarts"]) == (2, [])
+    assert (recipe["epochs"], recipe["restarts"], recipe["weights_seed"]) == (2, [], 7)

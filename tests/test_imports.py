@@ -28,6 +28,8 @@ RULES = {
     "fer_search.predict": ("torch", "ray", "mlflow", "optuna", "fer_search.training", "fer_search.tuning"),
     "fer_search.training.metrics": HEAVY,
     "fer_search.training.paired": HEAVY,
+    "fer_search.training.ensemble_selection": HEAVY,
+    "fer_search.candidates": ("torch", "ray", "mlflow", "fer_search.training.trainer"),
     "fer_search.training.trainer": ("ray", "optuna", "mlflow", "fer_search.tuning", "fer_search.tracking"),
     "fer_search.training.objective": ("ray", "optuna", "mlflow", "fer_search.tuning"),
     "fer_search.training.run": ("ray", "optuna", "mlflow", "fer_search.tuning"),

@@ -25,7 +25,7 @@ def test_the_design_has_the_settings_that_it_names():
 
 def test_the_design_leaves_no_setting_of_the_training_to_the_defaults():
     about_the_data = {"split_seed", "validation_fraction", "fit_fraction", "drop_test_duplicates"}
-    assert set(DESIGN) == set(Recipe.model_fields) - about_the_data - {"seed"}
+    assert set(DESIGN) == set(Recipe.model_fields) - about_the_data - {"seed", "weights_seed"}
 
 
 def test_a_stored_recipe_must_be_complete():

@@ -193,7 +193,9 @@ def test_a_look_at_the_private_test_is_on_record(runs, bundle):
     ledger = runs / "private_test_ledger.jsonl"
     assert not ledger.exists(), "nothing but the explicit command may read PrivateTest"
     workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
-    workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
+    with pytest.raises(InvalidInput, match="private: must not be read once more"):
+        workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
+    workflow.evaluate(bundle, data="synthetic", split="private", again="to try it", runs=runs)
     entries = read_ledger(ledger)
     assert [entry["earlier_readings"] for entry in entries] == [0, 1]
     assert Recipe.read(bundle / "winner.toml").digest() in entries[0]["purpose"]

@@ -97,13 +97,15 @@ def split_faces(
     )
 
 
-def read_private_test(faces: Faces, *, ledger: Path, purpose: str) -> Faces:
+def read_private_test(faces: Faces, *, ledger: Path, purpose: str, again: str | None = None) -> Faces:
     """Return PrivateTest, or the merged Test where the official split is lost, after noting this reading in the ledger.
 
-    The ledger is a file of JSON lines, see `read_ledger`. The note is on disk before the images are returned.
+    The ledger is a file of JSON lines, see `read_ledger`. The note is on disk before the images are returned. Images
+    that were read before are given only to who says why they must be read `again`, which the ledger keeps.
 
     Raises:
-        InvalidInput: for faces with neither, or a ledger that is damaged or cannot be written.
+        InvalidInput: for faces with neither, images that were read before without a reason, or a reason where they
+            were not, or a ledger that is damaged or cannot be written.
     """
     present = [usage for usage in ("PrivateTest", "Test") if np.any(faces.usage == usage)]
     if not present:
@@ -113,6 +115,8 @@ def read_private_test(faces: Faces, *, ledger: Path, purpose: str) -> Faces:
     private = faces.where(present[0])
     # Earlier readings are counted by the images that were read: other training data beside them changes nothing.
     fingerprint = private.fingerprint()
+    earlier = [entry for entry in read_ledger(ledger) if entry["test_fingerprint"] == fingerprint]
+    _check_first_look(earlier, again, ledger=ledger)
     reading = {
         "format": 1,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,7 +125,8 @@ def read_private_test(faces: Faces, *, ledger: Path, purpose: str) -> Faces:
         "num_images": len(private),
         "data_fingerprint": faces.fingerprint(),
         "test_fingerprint": fingerprint,
-        "earlier_readings": sum(earlier["test_fingerprint"] == fingerprint for earlier in read_ledger(ledger)),
+        "earlier_readings": len(earlier),
+        "again": again,
     }
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +137,23 @@ def read_private_test(faces: Faces, *, ledger: Path, purpose: str) -> Faces:
     except OSError as error:
         raise InvalidInput(problem(ledger, "ledger", "must be a file that can be written", str(error))) from error
     return private
+
+
+def _check_first_look(earlier: list[dict[str, Any]], again: str | None, *, ledger: Path) -> None:
+    """Raise InvalidInput where images were read before and nobody says why once more, or the other way round."""
+    if again is not None and not again.strip():
+        raise InvalidInput(problem("command line", "again", "must say why the images are read once more", again))
+    if again is not None and not earlier:
+        raise InvalidInput(
+            problem("command line", "again", f"must not be given: {ledger} has no reading of them", again)
+        )
+    if earlier and again is None:
+        last = earlier[-1]
+        rule = (
+            f"must not be read once more, after {last.get('time')} ({last.get('purpose')}), without a reason that the "
+            'ledger keeps (--again "REASON")'
+        )
+        raise InvalidInput(problem(ledger, "private", rule, f"{len(earlier)} earlier"))
 
 
 def read_ledger(ledger: Path) -> list[dict[str, Any]]:

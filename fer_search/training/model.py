@@ -114,14 +114,14 @@ class EmotionHeads(nn.Module):
 
 
 def build_model(recipe: Recipe, form: ImageForm = FER2013) -> EmotionNet:
-    """Build the network of `recipe` for images of this form on the CPU, its weights drawn from the recipe's seed alone.
+    """Build the network of `recipe` for images of this form on the CPU, its weights drawn from its seeds alone.
 
     Raises InvalidInput if timm has no such backbone or the backbone cannot take the recipe's settings.
     """
     if found := backbone_problems(recipe.backbone):
         raise InvalidInput([f"recipe: {line}" for line in found])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.first_weights_seed)
         try:
             with memory_errors():  # which are of no setting
                 backbone = build_backbone(recipe, form.channels).eval()

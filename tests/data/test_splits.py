@@ -199,6 +199,7 @@ def test_reading_the_private_test_is_written_down_first(faces, tmp_path):
         "data_fingerprint": faces.fingerprint(),
         "test_fingerprint": private.fingerprint(),
         "earlier_readings": 0,
+        "again": None,
     }
 
 
@@ -208,8 +209,27 @@ def test_earlier_readings_of_the_same_images_are_counted_even_beside_other_train
     read_private_test(synthesize(100, seed=9), ledger=ledger, purpose="other data")
     read_private_test(faces.take(np.arange(len(faces)) % 2 == 0), ledger=ledger, purpose="other images")
     less_training = np.flatnonzero((faces.usage != "Training") | (faces.labels != 3))
-    read_private_test(faces.take(less_training), ledger=ledger, purpose="again")
-    assert [entry["earlier_readings"] for entry in read_ledger(ledger)] == [0, 0, 0, 1]
+    read_private_test(faces.take(less_training), ledger=ledger, purpose="third", again="the first was a rehearsal")
+    entries = read_ledger(ledger)
+    assert [entry["earlier_readings"] for entry in entries] == [0, 0, 0, 1]
+    assert [entry["again"] for entry in entries] == [None, None, None, "the first was a rehearsal"]
+
+
+def test_the_same_images_are_not_read_twice_without_saying_why(faces, tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    with pytest.raises(InvalidInput, match=r"again: must not be given: .* has no reading of them, got 'to be sure'"):
+        read_private_test(faces, ledger=ledger, purpose="first", again="to be sure")
+    read_private_test(faces, ledger=ledger, purpose="first")
+    before = ledger.read_bytes()
+    less_training = faces.take(np.flatnonzero((faces.usage != "Training") | (faces.labels != 3)))
+    for images in (faces, less_training):
+        with pytest.raises(
+            InvalidInput, match=r"private: must not be read once more, after 20.* \(first\), .*1 earlier"
+        ):
+            read_private_test(images, ledger=ledger, purpose="second")
+    with pytest.raises(InvalidInput, match="again: must say why the images are read once more, got ' '"):
+        read_private_test(faces, ledger=ledger, purpose="second", again=" ")
+    assert ledger.read_bytes() == before
 
 
 def test_the_merged_test_is_read_as_such(faces, tmp_path):

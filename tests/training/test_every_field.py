@@ -44,7 +44,7 @@ CHANGES = {
     "randaugment_magnitude": 18.0, "randaugment_operations": 4, "randaugment_probability": 0.1,
     "randaugment_probability_fear": 0.1, "randaugment_probability_sad": 0.1, "erasing_probability": 0.9,
     "mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.9, "cutmix_share": 0.1,
-    "precision": "bf16", "seed": 1,
+    "precision": "bf16", "seed": 1, "weights_seed": 1,
 }  # fmt: skip
 
 

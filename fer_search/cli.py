@@ -14,6 +14,7 @@ import typer
 from fer_search.cli_calibrate import calibrate
 from fer_search.cli_cluster import doctor, list_jobs, logs, stop, submit
 from fer_search.cli_inspect import data_app, importance, model_app, report, status, sync
+from fer_search.cli_label_noise import distill, label_noise
 from fer_search.cli_options import (
     DataOption,
     JsonOption,
@@ -22,6 +23,7 @@ from fer_search.cli_options import (
     RecipeOption,
     RunArgument,
     RunsOption,
+    SoftLabelsOption,
     TrackingOption,
     TrialOption,
     read_recipe,
@@ -86,6 +88,7 @@ def train(
     overrides: Overrides = None,
     recipe_file: RecipeOption = None,
     data: DataOption = "synthetic",
+    soft_labels: SoftLabelsOption = None,
     tracking_uri: TrackingOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -99,12 +102,17 @@ def train(
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = run(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet))
+        result = run(
+            chosen, name=name, data=data, soft_labels=soft_labels, tracking_uri=tracking_uri, runs=runs,
+            follow=progress(quiet=quiet),
+        )  # fmt: skip
     print_training(result, as_json=as_json)
 
 
 for command in (search, resume, status, compare, importance, report, calibrate, race, retrain, simulate, sync):
     app.command()(command)
+app.command("label-noise")(label_noise)
+app.command()(distill)
 
 
 app.command(context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(submit)

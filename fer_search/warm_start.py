@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.data.faces import ImageForm
+from fer_search.data.soft_labels import soft_labels_digest
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.runs import SETTINGS
@@ -32,6 +33,10 @@ def take_over(
         "metric": (space.metric, new.metric),
         "horizon": (space.horizon, new.horizon),
         "fingerprint of the data": (settings["data"]["fingerprint"], plan.faces.fingerprint()),
+        "digest of the soft labels": (
+            (settings["data"].get("soft_labels") or {}).get("digest"),
+            soft_labels_digest(plan.splits.fit),
+        ),
         **{key: (space.parameters[key], new.parameters[key]) for key in SPLIT_FIELDS},
     }
     problems = [

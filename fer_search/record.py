@@ -11,7 +11,7 @@ from typing import Any
 
 from fer_search.data.faces import FER2013, Faces, ImageForm
 from fer_search.data.fer2013 import canonical_source, load_faces
-from fer_search.data.soft_labels import read_soft_labels, soft_labels_digest
+from fer_search.data.soft_labels import read_soft_labels
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import followed
@@ -107,16 +107,15 @@ def data_of(settings: Mapping[str, Any], recipe: Recipe) -> tuple[Faces, Splits]
     """
     faces = load_faces(settings["data"]["source"])
     check_fingerprint(faces, settings)
-    splits = split_for(faces, recipe, soft_labels=soft_labels_of(settings))
-    check_soft_labels(splits.fit, settings)
-    return faces, splits
+    soft_labels = soft_labels_of(settings)
+    check_soft_labels(soft_labels, settings)
+    return faces, split_for(faces, recipe, soft_labels=soft_labels)
 
 
 def describe_data(source: str, faces: Faces, splits: Splits, *, soft_labels: Path | None = None) -> dict[str, Any]:
     """Return what a run records of its data: where it and its soft labels came from, what it was, and how it was
     split.
     """
-    digest = soft_labels_digest(splits.fit)
     return {
         "source": canonical_source(source),
         "fingerprint": faces.fingerprint(),
@@ -127,7 +126,9 @@ def describe_data(source: str, faces: Faces, splits: Splits, *, soft_labels: Pat
         "num_public_unique": int(splits.public_unique.sum()),
         "public_label": splits.label,
         "dropped_test_duplicates": splits.dropped_test_duplicates,
-        "soft_labels": None if soft_labels is None else {"source": str(soft_labels.resolve()), "digest": digest},
+        "soft_labels": None
+        if soft_labels is None
+        else {"source": str(soft_labels.resolve()), "digest": read_soft_labels(soft_labels).digest()},
     }
 
 
@@ -152,13 +153,18 @@ def soft_labels_of(settings: Mapping[str, Any]) -> Path | None:
     return None if recorded is None else Path(recorded["source"])
 
 
-def check_soft_labels(fit: Faces, settings: Mapping[str, Any]) -> None:
-    """Raise InvalidInput if the soft labels of the images to train on are not those that the run began with."""
+def soft_labels_digest_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the digest of the soft labels that a run with these settings began with."""
     recorded = settings["data"].get("soft_labels")
-    digest = None if recorded is None else recorded["digest"]
-    if (found := soft_labels_digest(fit)) != digest:
-        rule = "must be none" if digest is None else f"must be those of {recorded['source']} with the digest {digest}"
-        raise InvalidInput(problem("data", "soft-labels", f"{rule}, as this run began with", found))
+    return None if recorded is None else str(recorded["digest"])
+
+
+def check_soft_labels(soft_labels: Path | None, settings: Mapping[str, Any]) -> None:
+    """Raise InvalidInput if a file of soft labels is not what the run with these settings began with."""
+    began, found = soft_labels_digest_of(settings), soft_labels and read_soft_labels(soft_labels).digest()
+    if found != began:
+        rule = "must be none" if began is None else f"must have the digest {began}"
+        raise InvalidInput(problem(soft_labels or "command line", "soft-labels", f"{rule}, as this run began", found))
 
 
 def run_tags(settings: Mapping[str, Any]) -> dict[str, str]:

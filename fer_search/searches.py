@@ -33,12 +33,15 @@ NUM_CALIBRATION_STEPS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked space (`table` as it was asked for) and the faces that its trials see."""
+    """A checked space (`table` as it was asked for) and the faces that its trials see, with the file of their soft
+    labels if there is one.
+    """
 
     table: dict[str, Any]
     space: Space
     faces: Faces
     splits: Splits
+    soft_labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def prepare(
     check_classes(space, faces.classes, source=space_file)
     splits = split_for(faces, recipe, soft_labels=soft_labels)
     check_corners(space, faces.form, num_images=len(splits.fit), source=space_file)
-    return Plan(table, space, faces, splits)
+    return Plan(table, space, faces, splits, soft_labels)
 
 
 def read_space(

@@ -154,7 +154,7 @@ def training_settings(
     if different := [key for key in asked if asked[key] != there[key]]:
         raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
     check_fingerprint(faces, settings)
-    check_soft_labels(splits.fit, settings)
+    check_soft_labels(soft_labels, settings)
     return settings
 
 

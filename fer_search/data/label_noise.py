@@ -66,7 +66,7 @@ def find_label_noise(probabilities: NDArray[np.floating[Any]], labels: NDArray[n
     confident = reached.any(1)
     joint = np.zeros((num_classes, num_classes))
     np.add.at(joint, (labels[confident], likeliest[confident]), 1)
-    # A label without a confident image says nothing against itself.
+    # A class without a confident image, as one without any, says nothing against its label.
     nothing_known = joint.sum(1) == 0
     joint[classes[nothing_known], classes[nothing_known]] = 1
     joint *= (counts / joint.sum(1))[:, None]

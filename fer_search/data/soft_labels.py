@@ -62,7 +62,8 @@ class SoftLabels:
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits that identify images, probabilities and classes, whoever made them."""
-        return _digest(self.classes, self.images, self.probabilities)
+        content = repr(self.classes).encode() + self.images.tobytes() + self.probabilities.tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def check_split(self, faces: Faces, split: Mapping[str, Any], *, source: object) -> None:
         """Raise InvalidInput unless they were made for these faces, divided by these SPLIT_FIELDS of a recipe."""
@@ -80,14 +81,6 @@ class SoftLabels:
             rule = f"must hold each of the {len(fit)} images to train on"
             raise InvalidInput(problem(source, "images", rule, f"all but {missing}"))
         return replace(fit, soft_labels=self.probabilities[places])
-
-
-def soft_labels_digest(fit: Faces) -> str | None:
-    """Return the digest of the soft labels that faces have, as that of a file with just these images; None without."""
-    if fit.soft_labels is None:
-        return None
-    images, first = np.unique(_hashes(fit), return_index=True)
-    return _digest(fit.classes, images, fit.soft_labels[first])
 
 
 def write_soft_labels(labels: SoftLabels, path: Path) -> None:
@@ -135,11 +128,6 @@ def _hashes(faces: Faces) -> NDArray[np.bytes_]:
     """Return a hash (N,) of each image's pixels."""
     digests = [hashlib.blake2b(image.tobytes(), digest_size=_BYTES).digest() for image in faces.pixels]
     return np.frombuffer(b"".join(digests), dtype=f"S{_BYTES}")
-
-
-def _digest(classes: tuple[str, ...], images: NDArray[np.bytes_], probabilities: NDArray[np.float32]) -> str:
-    content = repr(classes).encode() + images.tobytes() + probabilities.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _from(table: Any, about: Mapping[str, Any]) -> SoftLabels:

@@ -119,11 +119,15 @@ def label_noise(
     check_uri(uri)
     faces = load_faces(data)
     splits = split_for(faces, recipe)
+    settings = _settings(directory, recipe, {"folds": folds, "tracking_uri": uri}, faces) or {
+        "kind": KIND,
+        "recipe": recipe.model_dump(),
+        "folds": folds,
+        "tracking_uri": uri,
+        "data": describe_data(data, faces, splits),
+        "versions": package_versions(),
+    }
     fold = fold_of(splits.fit, folds=folds, seed=recipe.split_seed)
-    asked = {"recipe": recipe.model_dump(), "folds": folds, "tracking_uri": uri}
-    settings = _settings(directory, asked, faces) or {
-        "kind": KIND, **asked, "data": describe_data(data, faces, splits), "versions": package_versions(),
-    }  # fmt: skip
     others = [replace(splits, fit=splits.fit.take(fold != number)) for number in range(folds)]
     tags, paths = {"label_noise": name}, [directory / f"{FOLD}_{number + 1}" for number in range(folds)]
     for path, each in zip(paths, others, strict=True):
@@ -146,14 +150,17 @@ def label_noise(
     return found
 
 
-def _settings(directory: Path, asked: dict[str, Any], faces: Faces) -> dict[str, Any] | None:
+def _settings(directory: Path, recipe: Recipe, options: dict[str, Any], faces: Faces) -> dict[str, Any] | None:
     """Return the settings of the run there, if there is one; raises InvalidInput where another one was asked for."""
     if not (directory / SETTINGS).exists():
         return None
     there = read_settings(directory, kind=KIND)
-    rule = "must be as in the run there (remove the directory to start anew)"
-    if different := [key for key in asked if asked[key] != there[key]]:
-        raise InvalidInput([problem(directory, key, rule, asked[key]) for key in different])
+    stored = Recipe.stored(there["recipe"], source=directory / SETTINGS).model_dump()
+    pairs = {key: (value, stored[key]) for key, value in recipe.model_dump().items()}
+    pairs |= {key: (value, there[key]) for key, value in options.items()}
+    rule = "must be {!r}, as in the run there (remove the directory to start anew)"
+    if found := [(key, rule.format(began), asked) for key, (asked, began) in pairs.items() if asked != began]:
+        raise InvalidInput([problem(directory, *each) for each in found])
     check_fingerprint(faces, there)
     return there
 

@@ -26,7 +26,6 @@ from fer_search.data.label_noise import LabelNoise, find_label_noise
 from fer_search.data.soft_labels import SoftLabels, write_soft_labels
 from fer_search.data.splits import fold_of
 from fer_search.errors import InvalidInput, problem
-from fer_search.presentation import present_training
 from fer_search.recipe import Recipe
 from fer_search.record import Follow, check_fingerprint, describe_data, numbered, package_versions, split_for
 from fer_search.runs import RESULT, RUNS, SETTINGS, locked, read_settings, run_directory, write_json
@@ -112,6 +111,8 @@ def label_noise(
     there are for `train` and `search`. `data`, `tracking_uri`, `runs` and `follow` are those of `search`. Raises
     InvalidInput before any work starts, FloatingPointError where a training diverges.
     """
+    from fer_search.presentation import present_training  # MLflow
+
     if folds < MIN_FOLDS:
         raise InvalidInput(problem("command line", "folds", f"must be at least {MIN_FOLDS}", folds))
     directory = run_directory(runs, name)

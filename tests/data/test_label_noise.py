@@ -45,7 +45,7 @@ def mislabelled(request):
     """Points of five classes of which a share has a wrong label: the share, labels, true labels, and what a classifier
     says of each that has not learned from it. It is right of nearly all, as no network is of FER2013.
     """
-    points, true = make_blobs([600, 500, 400, 300, 200], n_features=6, cluster_std=2.0, random_state=0)
+    points, true = make_blobs([600, 500, 400, 300, 200], n_features=6, cluster_std=1.5, random_state=0)
     rng = np.random.default_rng(1)
     wrong = rng.random(len(true)) < request.param
     labels = np.where(wrong, (true + rng.integers(1, 5, len(true))) % 5, true)

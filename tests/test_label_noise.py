@@ -18,6 +18,7 @@ from fer_search.data.splits import fold_of
 from fer_search.data.synthetic import synthesize
 from fer_search.distillation import distill
 from fer_search.errors import InvalidInput
+from fer_search.html_report.label_noise import suspects_section
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_journal
 from fer_search.long_trainings import training_to_export
@@ -39,6 +40,11 @@ TINY = Recipe().replace(
         "epochs": 2, "fit_fraction": 0.4, "accumulation": 1,
     }
 )  # fmt: skip
+
+
+def changed():
+    """The fields of the recipe that have not their default."""
+    return {key: value for key, value in TINY.model_dump().items() if value != Recipe.model_fields[key].default}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +111,11 @@ def test_soft_labels_suspects_page_and_figures_say_the_same(noise, capsys):
     assert f"{figures['wrong_share']:.1%} of the labels are wrong" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert page.count('role="img"') == 2
+    section = suspects_section(found.fit, found.probabilities, split="a split")  # as in the report of a search
+    assert section.text.startswith(
+        f"{len(rows)} of {len(found.fit)} images of a split are confidently of another class"
+    )
+    assert len(section.plots) == 1
 
 
 def test_status_knows_the_run_and_its_folds(noise):
@@ -127,6 +138,18 @@ def test_another_recipe_or_number_of_folds_is_refused_before_any_work(noise, dat
     assert not (runs / "new").exists()
     with pytest.raises(InvalidInput, match="n: kind: must be a search or a training, got 'label-noise'"):
         training_to_export(runs / "n", None)
+
+
+def test_the_command_prints_the_estimates_of_a_finished_run(noise, data, fer_search):
+    runs, found = noise
+    words = ["label-noise", "--name", "n", "--folds", "2", "--data", data, "--runs", runs, "--quiet"]
+    words += [f"{key}={json.dumps(value)}" for key, value in changed().items()]
+    printed = json.loads(fer_search(*words, "--json").stdout)
+    assert printed["wrong_share"] == pytest.approx(found.noise.share)
+    assert printed["suspects"] == str(runs / "n/suspects.csv")
+    shown = fer_search(*words).stdout
+    assert f"{found.noise.share:.1%}" in shown
+    assert str(runs / "n/label_noise.html") in shown
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +204,7 @@ def test_settings_without_effect_and_other_splits_are_refused(pupil, data):
 def test_a_search_takes_them_where_its_space_has_a_use_for_them(noise, tmp_path, data):
     runs, _ = noise
     file, space = runs / "n/soft_labels.parquet", tmp_path / "space.toml"
-    values = {key: value for key, value in TINY.model_dump().items() if value != Recipe.model_fields[key].default}
-    base = "[base]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    base = "[base]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in changed().items())
     searched = base + "[space.soft_label_weight]\nlow = 0.0\nhigh = 1.0\n"
     rest = {"data": data, "overrides": None, "num_trials": 2}
     space.write_text(searched)
@@ -214,11 +236,12 @@ def test_a_pupil_learns_what_the_bundle_says_of_all_images_to_train_on(bundle, s
         distill(bundle, output=tmp_path / "soft.parquet", data=str(tmp_path / "faces.parquet"))
 
 
-def test_a_teacher_that_may_know_what_its_pupil_is_judged_on_is_refused(bundle, small, tmp_path):
+def test_a_teacher_that_may_know_what_its_pupil_is_judged_on_is_refused(bundle, small, tmp_path, fer_search):
     with pytest.raises(InvalidInput, match=r"synthetic: data: must have the fingerprint .* of what .* was trained on"):
         distill(bundle, output=tmp_path / "soft.parquet")  # the bundle's 200 faces are others
     write_parquet(synthesize(200, seed=3), tmp_path / "faces.parquet")
-    distill(bundle, output=tmp_path / "soft.parquet", data=str(tmp_path / "faces.parquet"))
+    done = fer_search("distill", bundle, "--output", "soft.parquet", "--data", "faces.parquet")
+    assert "soft labels to soft.parquet" in done.stdout
     faces = load_faces(tmp_path / "faces.parquet")
     with pytest.raises(InvalidInput, match="split_seed: must be 1"):
         split_for(faces, small.replace({"split_seed": 1}), soft_labels=tmp_path / "soft.parquet")

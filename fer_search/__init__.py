@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fer_search.bundle_model import load_model
     from fer_search.calibrations import calibrate
+    from fer_search.cross_fitting import label_noise
     from fer_search.data.faces import EMOTIONS, Faces
     from fer_search.data.fer2013 import load_faces
+    from fer_search.distillation import distill
     from fer_search.errors import InvalidInput
     from fer_search.objective_search import optimize
     from fer_search.predict import Predictor
@@ -32,8 +34,10 @@ _HOMES = {
     "Resources": "fer_search.tuning.connection",
     "SearchResult": "fer_search.search_result",
     "calibrate": "fer_search.calibrations",
+    "distill": "fer_search.distillation",
     "evaluate": "fer_search.workflow",
     "export": "fer_search.workflow",
+    "label_noise": "fer_search.cross_fitting",
     "load_faces": "fer_search.data.fer2013",
     "load_model": "fer_search.bundle_model",
     "optimize": "fer_search.objective_search",
@@ -56,8 +60,10 @@ __all__ = [
     "Resources",
     "SearchResult",
     "calibrate",
+    "distill",
     "evaluate",
     "export",
+    "label_noise",
     "load_faces",
     "load_model",
     "optimize",

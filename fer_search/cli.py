@@ -15,6 +15,7 @@ import typer
 from fer_search.cli_calibrate import calibrate
 from fer_search.cli_cluster import doctor, list_jobs, logs, stop, submit
 from fer_search.cli_inspect import data_app, importance, model_app, report, status, sync
+from fer_search.cli_label_noise import distill, label_noise
 from fer_search.cli_options import (
     DataOption,
     JsonOption,
@@ -23,6 +24,7 @@ from fer_search.cli_options import (
     RecipeOption,
     RunArgument,
     RunsOption,
+    SoftLabelsOption,
     TrackingOption,
     TrialOption,
     read_recipe,
@@ -104,6 +106,7 @@ def train(
     overrides: Overrides = None,
     recipe_file: RecipeOption = None,
     data: DataOption = "synthetic",
+    soft_labels: SoftLabelsOption = None,
     tracking_uri: TrackingOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -117,7 +120,10 @@ def train(
 
     chosen = read_recipe(recipe_file, overrides)
     with going_on("the same command"):
-        result = run(chosen, name=name, data=data, tracking_uri=tracking_uri, runs=runs, follow=progress(quiet=quiet))
+        result = run(
+            chosen, name=name, data=data, soft_labels=soft_labels, tracking_uri=tracking_uri, runs=runs,
+            follow=progress(quiet=quiet),
+        )  # fmt: skip
     print_training(result, as_json=as_json)
 
 
@@ -241,10 +247,10 @@ def ui(
 
 
 for panel, commands in {
-    "Before a search": (recipe, train),
+    "Before a search": (recipe, train, label_noise),
     "Search, and what follows": (search, resume, race, retrain, export),
     "Look at it": (status, compare, importance, report, ui, sync),
-    "Use the winner": (predict, evaluate),
+    "Use the winner": (predict, evaluate, distill),
     "Which way of searching": (calibrate, simulate),
 }.items():
     for command in commands:

@@ -21,6 +21,14 @@ DataOption = Annotated[
         "own data, a folder of images for each class.",
     ),
 ]
+SoftLabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--soft-labels",
+        metavar="FILE",
+        help="Class probabilities of the images to train on, by label-noise or distill; see soft_label_weight.",
+    ),
+]
 CpusOption = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="CPU cores, and torch threads, of a trial.")]
 GpusOption = Annotated[
     float | None,

@@ -20,6 +20,7 @@ from fer_search.cli_options import (
     QuietOption,
     RunsOption,
     SearchArgument,
+    SoftLabelsOption,
     TrackingOption,
     TrialOption,
 )
@@ -46,6 +47,7 @@ def search(
     name: Annotated[str, typer.Option("--name", help="Name of the search.")],
     overrides: Overrides = None,
     data: DataOption = "synthetic",
+    soft_labels: SoftLabelsOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Number of trials; default: the space file's.")] = None,
     cpus: CpusOption = 1,
     gpus: GpusOption = None,
@@ -94,8 +96,9 @@ def search(
             workflow.new_search(name, runs=runs)  # before minutes go into measuring
         with nullcontext() if quiet else err.status("measuring how many trials are best run at once"):
             measured = workflow.plan_packing(
-                space, data=data, overrides=parse_overrides(overrides or []), resources=resources, address=address
-            )
+                space, data=data, soft_labels=soft_labels, overrides=parse_overrides(overrides or []),
+                resources=resources, address=address,
+            )  # fmt: skip
         if not quiet:
             print_packing(measured)
         resources = measured.chosen.resources
@@ -104,6 +107,7 @@ def search(
             expected = workflow.preview_search(
                 space,
                 data=data,
+                soft_labels=soft_labels,
                 overrides=parse_overrides(overrides or []),
                 num_trials=trials,
                 resources=resources,
@@ -118,6 +122,7 @@ def search(
             space,
             name=name,
             data=data,
+            soft_labels=soft_labels,
             overrides=parse_overrides(overrides or []),
             num_trials=trials,
             resources=resources,

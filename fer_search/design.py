@@ -36,6 +36,7 @@ DESIGN: dict[str, Any] = {
     "sam_rho": 0.05,
     "sam_adaptive": False,
     "sam_interval": 1,
+    "soft_label_weight": 0.0,
     "label_smoothing": 0.1,
     "class_weight_power": 1.0,
     "ema_decay": 0.999,

@@ -88,7 +88,10 @@ def training_to_export(run: Path, trial: int | None) -> tuple[Path, dict[str, An
 
     Raises InvalidInput where a search has no such training, or a training is asked for one of its trials.
     """
-    is_search = read_json(run / SETTINGS)["kind"] == "search"
+    kind = read_json(run / SETTINGS)["kind"]
+    if kind not in ("search", "train"):
+        raise InvalidInput(problem(run, "kind", "must be a search or a training", kind))
+    is_search = kind == "search"
     if not is_search and trial is not None:
         raise InvalidInput(
             problem("command line", "trial", f"must not be given, since {run.name} is a training", trial)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
 from fer_search.recipe import Recipe
-from fer_search.record import Follow, check_fingerprint, package_versions, recorded, split_for
+from fer_search.record import Follow, data_of, package_versions, recorded
 from fer_search.runs import RACE, SETTINGS, read_settings
 from fer_search.standings import MIN_SEEDS, race_state
 from fer_search.training.objective import TrainingObjective
@@ -65,9 +64,7 @@ def run_race(
             **asked,
             **{key: settings[key] for key in taken},
         }
-    faces = load_faces(settings["data"]["source"])
-    check_fingerprint(faces, settings)
-    splits = split_for(faces, Recipe.build(space.parameters))
+    _, splits = data_of(settings, Recipe.build(space.parameters))
     resources = Resources(**race["resources"])
     parameters = {number: {**values, "restarts": [], "weights_seed": 0} for number, values in parameters.items()}
     with recorded(

@@ -92,6 +92,9 @@ class Recipe(BaseModel):
         1, ge=1, le=100, description="steps from one full SAM step to the next; LookSAM's cheap steps in between"
     )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability mass spread evenly over the classes")
+    soft_label_weight: Probability = Field(
+        0.0, description="share of an image's soft label in its target (--soft-labels); 0 is off"
+    )
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="weight of an image by its emotion's rarity, from 0 (none) to 1 (balanced)"
     )
@@ -235,6 +238,13 @@ def class_problems(values: Mapping[str, Any], classes: Collection[str]) -> list[
     rule = f"must be {common!r}, as randaugment_probability, since the data has no class {{!r}}"
     absent = absent_class_fields(classes).items()
     return [finding(key, rule.format(name), values[key]) for key, name in absent if values[key] != common]
+
+
+def soft_label_problems(values: Mapping[str, Any], *, given: bool) -> list[str]:
+    """Return what is wrong with a recipe's use of soft labels where some, or none, were `given`."""
+    weight = values["soft_label_weight"]
+    rule = "must be 0 where the images have no soft labels (--soft-labels)"
+    return [finding("soft_label_weight", rule, weight)] if weight > 0 and not given else []
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:

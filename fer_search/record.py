@@ -4,13 +4,14 @@ import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fer_search.data.faces import FER2013, Faces, ImageForm
-from fer_search.data.fer2013 import canonical_source
+from fer_search.data.fer2013 import canonical_source, load_faces
+from fer_search.data.soft_labels import read_soft_labels
 from fer_search.data.splits import Splits, split_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.follower import followed
@@ -75,19 +76,46 @@ def recorded(
             yield outcome
 
 
-def split_for(faces: Faces, recipe: Recipe) -> Splits:
-    """Split the faces as the recipe says."""
-    return split_faces(
+def numbered(follow: Follow | None, index: int) -> Follow | None:
+    """Return `follow` with this for a trial's number, since the journal of a training knows of one only."""
+    return None if follow is None else lambda event: follow({**event, "trial": index})
+
+
+def split_for(faces: Faces, recipe: Recipe, *, soft_labels: Path | None = None) -> Splits:
+    """Split the faces as the recipe says; the images to train on get the `soft_labels` of a file.
+
+    Raises InvalidInput for a file that is none, or that was made for another split or other faces.
+    """
+    splits = split_faces(
         faces,
         seed=recipe.split_seed,
         validation_fraction=recipe.validation_fraction,
         fit_fraction=recipe.fit_fraction,
         drop_test_duplicates=recipe.drop_test_duplicates,
     )
+    if soft_labels is None:
+        return splits
+    read = read_soft_labels(soft_labels)
+    read.check_split(faces, recipe.model_dump(), source=soft_labels)
+    return replace(splits, fit=read.attached(splits.fit, source=soft_labels))
 
 
-def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
-    """Return what a run records of its data: where it came from, what it was, and how it was split."""
+def data_of(settings: Mapping[str, Any], recipe: Recipe) -> tuple[Faces, Splits]:
+    """Return the faces that the run with these settings began with, all of them and split as the recipe says.
+
+    Raises InvalidInput where they, or the soft labels, have changed.
+    """
+    faces = load_faces(settings["data"]["source"])
+    check_fingerprint(faces, settings)
+    soft_labels = soft_labels_of(settings)
+    check_soft_labels(soft_labels, settings)
+    return faces, split_for(faces, recipe, soft_labels=soft_labels)
+
+
+def describe_data(source: str, faces: Faces, splits: Splits, *, soft_labels: Path | None = None) -> dict[str, Any]:
+    """Return what a run records of its data: where it and its soft labels came from, what it was, and how it was
+    split.
+    """
     return {
         "source": canonical_source(source),
         "fingerprint": faces.fingerprint(),
@@ -98,6 +126,9 @@ def describe_data(source: str, faces: Faces, splits: Splits) -> dict[str, Any]:
         "num_public_unique": int(splits.public_unique.sum()),
         "public_label": splits.label,
         "dropped_test_duplicates": splits.dropped_test_duplicates,
+        "soft_labels": None
+        if soft_labels is None
+        else {"source": str(soft_labels.resolve()), "digest": read_soft_labels(soft_labels).digest()},
     }
 
 
@@ -114,6 +145,26 @@ def check_fingerprint(faces: Faces, settings: Mapping[str, Any]) -> None:
     if faces.fingerprint() != data["fingerprint"]:
         rule = f"must have the fingerprint {data['fingerprint']} that this run began with"
         raise InvalidInput(problem(data["source"], "data", rule, faces.fingerprint()))
+
+
+def soft_labels_of(settings: Mapping[str, Any]) -> Path | None:
+    """Return the file of the soft labels that a run with these settings began with."""
+    recorded = settings["data"].get("soft_labels")  # an older version knew of none
+    return None if recorded is None else Path(recorded["source"])
+
+
+def soft_labels_digest_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the digest of the soft labels that a run with these settings began with."""
+    recorded = settings["data"].get("soft_labels")
+    return None if recorded is None else str(recorded["digest"])
+
+
+def check_soft_labels(soft_labels: Path | None, settings: Mapping[str, Any]) -> None:
+    """Raise InvalidInput if a file of soft labels is not what the run with these settings began with."""
+    began, found = soft_labels_digest_of(settings), soft_labels and read_soft_labels(soft_labels).digest()
+    if found != began:
+        rule = "must be none" if began is None else f"must have the digest {began}"
+        raise InvalidInput(problem(soft_labels or "command line", "soft-labels", f"{rule}, as this run began", found))
 
 
 def run_tags(settings: Mapping[str, Any]) -> dict[str, str]:

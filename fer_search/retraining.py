@@ -12,14 +12,13 @@ import ray
 import torch
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, WorkerCrashedError
 
-from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, first_line, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord
 from fer_search.long_trainings import RETRAIN, LongTraining, read_retraining
 from fer_search.recipe import Recipe, absent_class_fields
-from fer_search.record import Follow, form_of, recorded, split_for
+from fer_search.record import Follow, data_of, form_of, numbered, recorded, soft_labels_of
 from fer_search.runs import RESULT
 from fer_search.training.optimization import check_rise
 from fer_search.training.pretrained import initial_model
@@ -65,17 +64,25 @@ def run_retraining(
     recipes = [recipe.replace({"seed": seed, **common, **overrides}, source="retrain") for seed in seeds]
     directories = [directory, *(directory / f"seed_{index}" for index in range(1, len(seeds)))]
     tags = {**tags, "trial": str(trial.number)}
-    source, uri = settings["data"]["source"], settings["tracking_uri"]
+    source, uri, soft_labels = settings["data"]["source"], settings["tracking_uri"], soft_labels_of(settings)
+    faces, splits = data_of(settings, recipes[0])
     if len(seeds) == 1 and settings["address"] is None:
         run_training(
-            recipes[0], directory, kind=RETRAIN, title=title, data=source, tracking_uri=uri, tags=tags, follow=follow
-        )
+            recipes[0], directory, kind=RETRAIN, title=title, data=source, faces=faces, splits=splits,
+            soft_labels=soft_labels, tracking_uri=uri, tags=tags, follow=follow,
+        )  # fmt: skip
         return read_retraining(directory)
-    faces = load_faces(source)
-    splits = split_for(faces, recipes[0])
     runs = [
         training_settings(
-            each, path, kind=RETRAIN, data=source, faces=faces, splits=splits, tracking_uri=uri, tags=tags
+            each,
+            path,
+            kind=RETRAIN,
+            data=source,
+            faces=faces,
+            splits=splits,
+            soft_labels=soft_labels,
+            tracking_uri=uri,
+            tags=tags,
         )
         for path, each in zip(directories, recipes, strict=True)
     ]
@@ -94,7 +101,7 @@ def run_retraining(
                     run,
                     title=f"{title}, seed {index}" if index else title,
                     tags=tags,
-                    follow=_numbered(follow, index),
+                    follow=numbered(follow, index),
                 )
             )
             for index, run in todo.items()
@@ -109,11 +116,6 @@ def run_retraining(
     for index, message in sorted(diverged.items()):
         logger.warning("%s: diverged and is left out: %s", directories[index], message)
     return found
-
-
-def _numbered(follow: Follow | None, index: int) -> Follow | None:
-    """Return `follow` with the seed's index for the trial's number, since each journal knows of one training only."""
-    return None if follow is None else lambda event: follow({**event, "trial": index})
 
 
 def _train_at_once(

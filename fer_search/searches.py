@@ -18,7 +18,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.files import read_toml
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
-from fer_search.spaces import check_classes, check_corners, check_space, largest_checkpoint
+from fer_search.spaces import check_classes, check_corners, check_soft_label_weight, check_space, largest_checkpoint
 from fer_search.training.trainer import Trainer
 from fer_search.tuning.connection import Resources, default_gpus
 from fer_search.tuning.expectation import expected_epochs, expected_trials
@@ -33,12 +33,15 @@ NUM_CALIBRATION_STEPS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked space (`table` as it was asked for) and the faces that its trials see."""
+    """A checked space (`table` as it was asked for) and the faces that its trials see, with the file of their soft
+    labels if there is one.
+    """
 
     table: dict[str, Any]
     space: Space
     faces: Faces
     splits: Splits
+    soft_labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,15 +102,23 @@ class Preview:
         return self.epochs * self.seconds_per_epoch / 3600
 
 
-def prepare(space_file: Path, *, data: str, overrides: Mapping[str, Any] | None, num_trials: int | None) -> Plan:
+def prepare(
+    space_file: Path,
+    *,
+    data: str,
+    overrides: Mapping[str, Any] | None,
+    num_trials: int | None,
+    soft_labels: Path | None = None,
+) -> Plan:
     """Read and check a space file, with `overrides` in its `[base]`, and the data; raises InvalidInput."""
     table, space = read_space(space_file, overrides=overrides, num_trials=num_trials)
     recipe = Recipe.build(space.complete(space.first_point), source=space_file)
+    check_soft_label_weight(space, soft_labels=soft_labels, source=space_file)
     faces = load_faces(data)
     check_classes(space, faces.classes, source=space_file)
-    splits = split_for(faces, recipe)
+    splits = split_for(faces, recipe, soft_labels=soft_labels)
     check_corners(space, faces.form, num_images=len(splits.fit), source=space_file)
-    return Plan(table, space, faces, splits)
+    return Plan(table, space, faces, splits, soft_labels)
 
 
 def read_space(

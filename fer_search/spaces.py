@@ -49,6 +49,19 @@ def check_classes(space: Space, classes: Collection[str], *, source: Path) -> No
         raise InvalidInput(problems)
 
 
+def check_soft_label_weight(space: Space, *, soft_labels: Path | None, source: Path) -> None:
+    """Raise InvalidInput where trials would weigh soft labels that there are not, or there are some for no trial."""
+    field = "soft_label_weight"
+    weight = space.complete(space.first_point)[field]
+    if soft_labels is None and field in space.searched:
+        raise InvalidInput(problem(source, f"space.{field}", "must not be searched without --soft-labels", "a domain"))
+    if soft_labels is None and weight > 0:
+        raise InvalidInput(problem(source, f"base.{field}", "must be 0 without --soft-labels", weight))
+    if soft_labels is not None and field not in space.searched and weight == 0:
+        rule = f"must not be given, since it has no effect while {field} is 0"
+        raise InvalidInput(problem("command line", "soft-labels", rule, str(soft_labels)))
+
+
 def check_corners(space: Space, form: ImageForm, *, num_images: int, source: Path) -> None:
     """Build the network for images of this `form`, and count the steps for `num_images`, at every combination of the
     ends of what decides them.

@@ -10,11 +10,11 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_events, read_journal
 from fer_search.runs import LOCK, RESULT, SETTINGS, read_json
-from fer_search.tracking_state import num_unsent, read_description, read_tracking_state
+from fer_search.tracking_state import DESCRIPTION, num_unsent, read_description, read_tracking_state
 
 STATES = {"FINISHED": "finished", "KILLED": "stopped", "FAILED": "failed", "RUNNING": "killed"}
 """What a run that does not run has come to, by what its last process said of its end: RUNNING if it could not."""
-TRAININGS = ("train", "retrain")
+TRAININGS = ("train", "retrain", "fold")
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ def _status_of(directory: Path) -> RunStatus:
 def _state(directory: Path, kind: str) -> str:
     if is_locked(directory):
         return "running"
+    if not (directory / DESCRIPTION).exists():  # what only holds trainings, as of the folds of label-noise
+        return "finished" if (directory / RESULT).exists() else "stopped"
     status = read_description(directory).status
     if status == "FINISHED" and kind in TRAININGS and not (directory / RESULT).exists():
         return "killed"  # between its last epoch and its figures

@@ -14,10 +14,11 @@ from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.data.splits import Splits
 from fer_search.errors import InvalidInput, problem
-from fer_search.recipe import Recipe, class_problems
+from fer_search.recipe import Recipe, class_problems, soft_label_problems
 from fer_search.record import (
     Follow,
     check_fingerprint,
+    check_soft_labels,
     describe_data,
     package_versions,
     recorded,
@@ -49,15 +50,17 @@ def train(
     *,
     name: str,
     data: str = "synthetic",
+    soft_labels: Path | None = None,
     tracking_uri: str | None = None,
     runs: Path = RUNS,
     follow: Follow | None = None,
 ) -> dict[str, Any]:
     """Train one recipe to the end and return its figures; the same call goes on after an interruption. Loads no Ray.
 
-    `data`, `tracking_uri`, `runs` and `follow` are those of `search`, `name` is that of the training's directory. The
-    figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their 95 % intervals
-    are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the training diverges.
+    `data`, `soft_labels`, `tracking_uri`, `runs` and `follow` are those of `search`, `name` is that of the training's
+    directory. The figures of each split, under `metrics`, are those of training.metrics.evaluate: accuracies and their
+    95 % intervals are shares, from 0 to 1. Raises InvalidInput before any work starts, FloatingPointError where the
+    training diverges.
     """
     from fer_search.presentation import present_training  # MLflow
 
@@ -66,9 +69,15 @@ def train(
         read_settings(directory, kind="train")
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
+    if soft_labels is not None and recipe.soft_label_weight == 0:
+        rule = "must not be given, since it has no effect while soft_label_weight is 0"
+        raise InvalidInput(problem("command line", "soft-labels", rule, str(soft_labels)))
+    faces = load_faces(data)
+    splits = split_for(faces, recipe, soft_labels=soft_labels)
     found = run_training(
-        recipe, directory, kind="train", title=name, data=data, tracking_uri=uri, tags={}, follow=follow
-    )
+        recipe, directory, kind="train", title=name, data=data, faces=faces, splits=splits, soft_labels=soft_labels,
+        tracking_uri=uri, tags={}, follow=follow,
+    )  # fmt: skip
     write_figures(directory)
     present_training(directory)
     return found
@@ -81,19 +90,22 @@ def run_training(
     kind: str,
     title: str,
     data: str,
+    faces: Faces,
+    splits: Splits,
+    soft_labels: Path | None,
     tracking_uri: str,
     tags: dict[str, str],
     follow: Follow | None,
 ) -> dict[str, Any]:
     """Train `recipe` to its end in `directory`, or go on with the training there, and return its figures.
 
-    Raises InvalidInput where `directory` holds the training of another recipe or other data.
+    `splits` are of the `faces` that `data` names, with the soft labels of that file if there is one. Raises
+    InvalidInput where `directory` holds the training of another recipe or other data.
     """
-    faces = load_faces(data)
-    splits = split_for(faces, recipe)
     settings = training_settings(
-        recipe, directory, kind=kind, data=data, faces=faces, splits=splits, tracking_uri=tracking_uri, tags=tags
-    )
+        recipe, directory, kind=kind, data=data, faces=faces, splits=splits, soft_labels=soft_labels,
+        tracking_uri=tracking_uri, tags=tags,
+    )  # fmt: skip
     if (directory / RESULT).exists():
         return read_json(directory / RESULT)
     trainer = Trainer(recipe, splits.fit, splits.validation, device=choose_device())
@@ -113,32 +125,36 @@ def training_settings(
     splits: Splits,
     tracking_uri: str,
     tags: dict[str, str],
+    soft_labels: Path | None = None,
 ) -> dict[str, Any]:
     """Return the settings of the training in `directory`, or those of a new one; nothing is written.
 
     Raises InvalidInput where `directory` holds the training of another recipe or other data, for a backbone that there
-    is not, or for settings that are about a class which the data has not.
+    is not, or for settings that are about a class, or about soft labels, which the data has not.
     """
-    if found := [*backbone_problems(recipe.backbone), *class_problems(recipe.model_dump(), faces.classes)]:
+    values = recipe.model_dump()
+    found = [*backbone_problems(recipe.backbone), *class_problems(values, faces.classes)]
+    if found := [*found, *soft_label_problems(values, given=splits.fit.soft_labels is not None)]:
         raise InvalidInput([f"recipe: {line}" for line in found])
     if not (directory / SETTINGS).exists():
         return {
             "kind": kind,
             "search_id": uuid4().hex,
-            "recipe": recipe.model_dump(),
+            "recipe": values,
             "tracking_uri": tracking_uri,
             "tags": tags,
-            "data": describe_data(data, faces, splits),
+            "data": describe_data(data, faces, splits, soft_labels=soft_labels),
             "versions": package_versions(),
         }
     settings = read_settings(directory, kind=kind)
-    asked = {**recipe.model_dump(), "tracking_uri": tracking_uri}
+    asked = {**values, "tracking_uri": tracking_uri}
     stored = Recipe.stored(settings["recipe"], source=directory / SETTINGS)
     there = {**stored.model_dump(), "tracking_uri": settings["tracking_uri"]}
     rule = "must be {!r}, as in the training there (remove the directory to start anew)"
     if different := [key for key in asked if asked[key] != there[key]]:
         raise InvalidInput([problem(directory, key, rule.format(there[key]), asked[key]) for key in different])
     check_fingerprint(faces, settings)
+    check_soft_labels(soft_labels, settings)
     return settings
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fer_search.data.faces import ImageForm
+from fer_search.data.soft_labels import read_soft_labels
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
+from fer_search.record import soft_labels_digest_of
 from fer_search.runs import SETTINGS
 from fer_search.searches import Plan
 from fer_search.space_tables import SPLIT_FIELDS
@@ -32,6 +34,10 @@ def take_over(
         "metric": (space.metric, new.metric),
         "horizon": (space.horizon, new.horizon),
         "fingerprint of the data": (settings["data"]["fingerprint"], plan.faces.fingerprint()),
+        "digest of the soft labels": (
+            soft_labels_digest_of(settings),
+            plan.soft_labels and read_soft_labels(plan.soft_labels).digest(),
+        ),
         **{key: (space.parameters[key], new.parameters[key]) for key in SPLIT_FIELDS},
     }
     problems = [

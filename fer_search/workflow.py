@@ -18,7 +18,6 @@ import torch
 from fer_search.assessment import assess
 from fer_search.bundle import export_bundle
 from fer_search.combination import Kind, export_combination
-from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput, problem
 from fer_search.finalists import write_finalists
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
@@ -29,10 +28,9 @@ from fer_search.races import RaceResult, run_race
 from fer_search.recipe import Recipe
 from fer_search.record import (
     Follow,
-    check_fingerprint,
+    data_of,
     describe_data,
     package_versions,
-    split_for,
 )
 from fer_search.registry import FOLDERS, register_bundle
 from fer_search.retraining import fresh_seeds, run_retraining
@@ -61,6 +59,7 @@ def search(
     *,
     name: str,
     data: str = "synthetic",
+    soft_labels: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     num_trials: int | None = None,
     resources: Resources | None = None,
@@ -75,17 +74,18 @@ def search(
 
     `space_file` is in the format of search_spaces/README.md; `overrides` replace values of its `[base]`, `num_trials`
     that of its `[search]`. The trials see only the fit and search-validation parts of Training in `data` (see
-    load_faces); the searcher learns from those of the search `warm_start` too. `resources` are what a trial occupies in
-    CPUs and GPUs, by default one GPU where there is one; `address` is that of a running Ray cluster, by default this
-    machine. `budget` is in hours, epochs and GPU hours. All is kept in the directory `name` of `runs`, and sent to
-    MLflow at `tracking_uri`, by default an SQLite file there. `follow` is called with every event of the journal as it
-    happens.
+    load_faces), and of `soft_labels` (a file that label-noise or distill wrote) those of the fit images; how much they
+    count is the recipe's `soft_label_weight`. The searcher learns from those of the search `warm_start` too.
+    `resources` are what a trial occupies in CPUs and GPUs, by default one GPU where there is one; `address` is that of
+    a running Ray cluster, by default this machine. `budget` is in hours, epochs and GPU hours. All is kept in the
+    directory `name` of `runs`, and sent to MLflow at `tracking_uri`, by default an SQLite file there. `follow` is
+    called with every event of the journal as it happens.
 
     Raises InvalidInput before any work starts, with all problems, and OSError, every finished epoch being on disk,
     where storage fails. What was measured of the search itself: docs/search_quality.md.
     """
     directory = new_search(name, runs=runs)
-    plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
+    plan = prepare(space_file, data=data, soft_labels=soft_labels, overrides=overrides, num_trials=num_trials)
     uri = tracking_uri or local_store(runs)
     check_uri(uri)
     resources = resources or default_resources()
@@ -98,7 +98,7 @@ def search(
         "resources": asdict(resources),
         "address": address,
         "tracking_uri": uri,
-        "data": describe_data(data, plan.faces, plan.splits),
+        "data": describe_data(data, plan.faces, plan.splits, soft_labels=soft_labels),
         "versions": package_versions(),
     }
     if warm_start is not None:
@@ -119,6 +119,7 @@ def preview_search(
     space_file: Path,
     *,
     data: str = "synthetic",
+    soft_labels: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     num_trials: int | None = None,
     resources: Resources | None = None,
@@ -126,7 +127,7 @@ def preview_search(
     runs: Path = RUNS,
 ) -> Preview:
     """Check all that `search` checks but the cluster, and return what the search would take."""
-    plan = prepare(space_file, data=data, overrides=overrides, num_trials=num_trials)
+    plan = prepare(space_file, data=data, soft_labels=soft_labels, overrides=overrides, num_trials=num_trials)
     if warm_start is not None:
         _take_over(warm_start, plan, runs)
     resources = resources or default_resources()
@@ -137,17 +138,18 @@ def plan_packing(
     space_file: Path,
     *,
     data: str = "synthetic",
+    soft_labels: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     resources: Resources | None = None,
     address: str | None = None,
 ) -> PackingPlan:
     """Measure how many trials of a search are best run at once on a GPU, or on the cores of a machine without one.
 
-    `space_file`, `data`, `overrides` and `address` are those of `search`. `resources` say whether trials have a GPU,
-    and how many CPU cores each then has. Speeds are in images per second; `chosen.resources` of what is returned are
-    those to search with. Raises InvalidInput as `search` does, and where no node is idle.
+    `space_file`, `data`, `soft_labels`, `overrides` and `address` are those of `search`. `resources` say whether trials
+    have a GPU, and how many CPU cores each then has. Speeds are in images per second; `chosen.resources` of what is
+    returned are those to search with. Raises InvalidInput as `search` does, and where no node is idle.
     """
-    plan = prepare(space_file, data=data, overrides=overrides, num_trials=None)
+    plan = prepare(space_file, data=data, soft_labels=soft_labels, overrides=overrides, num_trials=None)
     return measure_packing(plan, resources or default_resources(), address=address)
 
 
@@ -171,10 +173,8 @@ def resume(
     settings, space = _at(address, result.settings), result.space
     if num_trials is not None:
         settings, space = enlarge(settings, space, num_trials)
-    faces = load_faces(settings["data"]["source"])
-    check_fingerprint(faces, settings)
-    recipe = Recipe.build(space.complete(space.first_point))
-    run_search(result.directory, settings, space, split_for(faces, recipe), budget=budget, follow=follow)
+    _, splits = data_of(settings, Recipe.build(space.complete(space.first_point)))
+    run_search(result.directory, settings, space, splits, budget=budget, follow=follow)
     return _presented(name, runs)
 
 
@@ -352,6 +352,11 @@ def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> di
     if not found:
         raise InvalidInput(problem(directory, "run", "must be a search or a training", "nothing tracked"))
     sent = {each: send_all(each, tracking_uri) for each in found}
+    if directory not in found:  # label-noise, whose folds are trainings
+        for each in found:
+            if (each / RESULT).exists():
+                present_training(each, uri=tracking_uri)
+        return sent
     described = read_description(directory)
     uri = tracking_uri or described.uri
     if described.kind == "search":

@@ -40,7 +40,7 @@ def test_every_command_of_the_readme_exists():
 
     from fer_search.cli import app
 
-    commands = set(re.findall(r"fer-search ([a-z]+)", README))
+    commands = set(re.findall(r"fer-search ([a-z][a-z-]*)", README))
     assert commands <= set(get_command(app).commands)
 
 

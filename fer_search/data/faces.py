@@ -44,6 +44,7 @@ class Faces:
     usage: NDArray[np.str_]  # (N,), each one of USAGES
     names: NDArray[np.str_]  # (N,), leads back to the file or the csv row
     classes: tuple[str, ...] = EMOTIONS
+    soft_labels: NDArray[np.float32] | None = None  # (N, classes), rows sum to 1; only of images to train on
 
     def __post_init__(self) -> None:
         num_faces = len(self.pixels)
@@ -51,13 +52,21 @@ class Faces:
         assert self.pixels.dtype == np.uint8, self.pixels.dtype
         assert self.labels.dtype == np.int64, self.labels.dtype
         assert self.labels.shape == self.usage.shape == self.names.shape == (num_faces,)
+        assert self.soft_labels is None or self.soft_labels.shape == (num_faces, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64] | NDArray[np.bool_]) -> Faces:
         """Return the faces at `indices`, in their order, or those where a boolean mask holds."""
-        return Faces(self.pixels[indices], self.labels[indices], self.usage[indices], self.names[indices], self.classes)
+        return Faces(
+            self.pixels[indices],
+            self.labels[indices],
+            self.usage[indices],
+            self.names[indices],
+            self.classes,
+            None if self.soft_labels is None else self.soft_labels[indices],
+        )
 
     def where(self, usage: str) -> Faces:
         """Return the faces of one usage, possibly none."""

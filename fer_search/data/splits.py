@@ -97,6 +97,30 @@ def split_faces(
     )
 
 
+def fold_of(faces: Faces, *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold (N,), from 0, of each face: stratified by class, byte-identical images in one fold.
+
+    The same images for the same seed, whatever order the faces are in. Raises InvalidInput for a class with fewer
+    different images than folds.
+    """
+    clusters = duplicate_clusters(faces)
+    indices = np.arange(len(faces))
+    ids, cluster_of, class_of_cluster = _classes_of_clusters(faces, clusters, indices)
+    rng = np.random.default_rng([seed, *b"folds"])
+    fold = np.empty(len(ids), dtype=np.int64)
+    problems = []
+    first = 0  # goes round, so that the images left over by all classes are not in the first folds alone
+    for label, name in enumerate(faces.classes):
+        candidates = rng.permutation(np.flatnonzero(class_of_cluster == label))
+        if len(candidates) < folds:
+            rule = f"must have an image for each of {folds} folds"
+            problems.append(problem("data", name, rule, f"{len(candidates)} different ones"))
+        fold[candidates] = (first + np.arange(len(candidates))) % folds
+        first += len(candidates)
+    reject(problems)
+    return fold[cluster_of]
+
+
 def read_private_test(faces: Faces, *, ledger: Path, purpose: str, again: str | None = None) -> Faces:
     """Return PrivateTest, or the merged Test where the official split is lost, after noting this reading in the ledger.
 
@@ -200,11 +224,7 @@ def _divide(
 
     Unlike scikit-learn's stratified splitters this is quick for 28,000 clusters and gives a rare class to both sides.
     """
-    ids, cluster_of = np.unique(clusters[indices], return_inverse=True)
-    votes = np.zeros((len(ids), len(faces.classes)), dtype=np.int64)
-    np.add.at(votes, (cluster_of, faces.labels[indices]), 1)
-    class_of_cluster = votes.argmax(axis=1)
-
+    ids, cluster_of, class_of_cluster = _classes_of_clusters(faces, clusters, indices)
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(ids), dtype=bool)
     problems = []
@@ -217,3 +237,13 @@ def _divide(
         chosen[candidates[:num_chosen]] = True
     reject(problems)
     return indices[chosen[cluster_of]], indices[~chosen[cluster_of]]
+
+
+def _classes_of_clusters(
+    faces: Faces, clusters: NDArray[np.int64], indices: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids (C,) of the clusters at `indices`, the place in them of each index, and the class of each."""
+    ids, cluster_of = np.unique(clusters[indices], return_inverse=True)
+    votes = np.zeros((len(ids), len(faces.classes)), dtype=np.int64)
+    np.add.at(votes, (cluster_of, faces.labels[indices]), 1)
+    return ids, cluster_of, votes.argmax(axis=1)

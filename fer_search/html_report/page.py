@@ -26,7 +26,7 @@ def write_report(result: SearchResult, directory: Path) -> Path:
     The page holds all that it shows and needs no network.
     """
     sections = report_sections(result)
-    page = template("template.html").render(name=result.name, sections=sections)
+    page = template("template.html").render(name=result.name, subject="search report", sections=sections)
     directory.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for plot in section.plots:

@@ -1,5 +1,6 @@
 """The plots of a long training: what its network confuses, how far its confidence is to be believed, which faces."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -21,14 +22,7 @@ def confusion(figures: dict[str, Any], *, split: str) -> Plot:
     """Draw the share of each class's images that were taken for each class."""
     classes, counts = classes_of(figures), np.array(figures["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    with drawn(6.0, 4.6) as (figure, axes):
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(shares.shape):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=color, fontsize=9)
-        axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
-        axes.set(xlabel="predicted", ylabel="true")
+    figure = shares_figure(shares, classes, rows="true", columns="predicted")
     worst = divmod(int(np.argmax(shares - 2 * np.eye(len(classes)))), len(classes))
     true, taken_for = classes[worst[0]], classes[worst[1]]
     return Plot(
@@ -105,6 +99,19 @@ def told_faces(
         f"{kind} answers of the highest confidence on {split}"
         + ("." if right else "; in brackets the label, which may be the one that is wrong."),
     )
+
+
+def shares_figure(shares: NDArray[np.float64], classes: Sequence[str], *, rows: str, columns: str) -> Any:
+    """Return a figure of shares (classes, classes), each row of which sums to 1."""
+    with drawn(6.0, 4.6) as (figure, axes):
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(shares.shape):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=color, fontsize=9)
+        axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set(xlabel=columns, ylabel=rows)
+    return figure
 
 
 def faces_figure(pixels: NDArray[np.uint8], titles: list[str]) -> Any:

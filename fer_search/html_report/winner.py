@@ -1,11 +1,15 @@
 """The sections of a search's winner once it is trained: its figures, its faces, its augmentation, its data."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fer_search.data.audit import audit
 from fer_search.data.faces import Faces
 from fer_search.data.fer2013 import load_faces
 from fer_search.errors import InvalidInput
 from fer_search.html_report import training_plots
 from fer_search.html_report.augmentation import augmentation
+from fer_search.html_report.label_noise import suspects_section
 from fer_search.html_report.section import Section
 from fer_search.html_report.tables import from_terminal
 from fer_search.long_trainings import LongTraining, read_logits
@@ -13,6 +17,7 @@ from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, split_for
 from fer_search.report import audit_tables, target_line, training_table
 from fer_search.search_result import SearchResult
+from fer_search.training.calibration import log_probabilities
 from fer_search.training.metrics import summary
 
 
@@ -42,20 +47,21 @@ def _images(result: SearchResult, best: LongTraining) -> list[Section]:
     splits = split_for(faces, recipe)
     first = Recipe.build(result.space.complete(result.space.first_point))
     return [
-        _faces(best, splits.validation),
+        *_faces(best, splits.validation),
         Section("Augmentation", plots=[augmentation(splits.fit, first, recipe)]),
         Section("Data", tables=[from_terminal(table) for table in audit_tables(audit(faces), title="")]),
     ]
 
 
-def _faces(best: LongTraining, validation: Faces) -> Section:
+def _faces(best: LongTraining, validation: Faces) -> list[Section]:
     views = best.result["prediction"]["views"]
     logits = read_logits(best.directory, "validation", views)
     if logits is None or len(logits) != len(validation):
-        return Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")
+        return [Section("Faces", "Not shown: this training was made by a version that did not keep its logits.")]
     temperature, split = best.result["prediction"]["temperature"][views], "search-validation"
     plots = [training_plots.calibration(logits, validation.labels, temperature, split=split)]
     for name, right in (("mistakes", False), ("best_examples", True)):
         plots.append(training_plots.told_faces(name, validation, logits, temperature, right=right, split=split))
     text = "Temperature and faces are of search-validation, which PublicTest has no part in."
-    return Section("Faces", text, plots=plots)
+    probabilities: NDArray[np.float64] = np.exp(log_probabilities(logits, temperature))
+    return [Section("Faces", text, plots=plots), suspects_section(validation, probabilities, split=split)]

@@ -76,6 +76,10 @@ def _check_places(parameters: Mapping[str, Any]) -> None:
     if data is not None and data != "synthetic" and not is_uri(data) and not Path(data).is_absolute():
         rule = "must be 'synthetic', an absolute path that every node of the cluster has, or a URI"
         problems.append(problem("command line", "data", rule, data))
+    soft_labels = parameters.get("soft_labels")
+    if soft_labels is not None and not soft_labels.is_absolute():
+        rule = "must be an absolute path that every node of the cluster has"
+        problems.append(problem("command line", "soft-labels", rule, str(soft_labels)))
     if problems:
         raise InvalidInput(problems)
     if data is not None and is_uri(data):

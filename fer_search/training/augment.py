@@ -17,16 +17,24 @@ from fer_search.training.views import as_images
 
 
 def augment(
-    pixels: Tensor, labels: Tensor, classes: Sequence[str], recipe: Recipe, generator: Generator
+    pixels: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    recipe: Recipe,
+    generator: Generator,
+    soft_labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn uint8 pixels, (N, H, W) or (N, H, W, 3), and labels (N,) into training images (N, C, H, W) in [0, 1] and
     targets (N, classes).
 
-    Rows of the targets sum to 1; label smoothing is not in them yet. `generator` lives on the device of the pixels.
+    Rows of the targets sum to 1; label smoothing is not in them yet. Of the images' `soft_labels` (N, classes) they
+    hold the recipe's share. `generator` lives on the device of the pixels.
     """
     images = distort(pixels, labels, classes, recipe, generator)
     # Not one_hot, which on a CPU first asks for the largest label: a step asks the device for nothing.
     targets = torch.eye(len(classes), device=labels.device)[labels]
+    if soft_labels is not None:
+        targets = torch.lerp(targets, soft_labels, recipe.soft_label_weight)
     if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
         images, targets = mix(images, targets, recipe, generator)
     return images, targets

@@ -18,8 +18,8 @@ from fer_search.training.sam import SharpnessAwareMinimizer, batch_norms, frozen
 
 
 class TrainingStep:
-    """Trains `model` on some of the faces, uint8 `pixels` (N, H, W) or (N, H, W, 3) and `labels` (N,), all of it on one
-    device.
+    """Trains `model` on some of the faces, uint8 `pixels` (N, H, W) or (N, H, W, 3), `labels` (N,) and `soft_labels`
+    (N, classes) if there are any, all of it on one device.
 
     Nothing in it asks the device for a value, and what differs from step to step is in tensors (the images' indices, on
     a GPU the learning rates) and in the states of generators. So what a GPU does in one step, repeated, is another. All
@@ -34,12 +34,14 @@ class TrainingStep:
         pixels: Tensor,
         labels: Tensor,
         *,
+        soft_labels: Tensor | None,
         classes: Sequence[str],
         micro_batch_size: int,
     ) -> None:
         self.classes = tuple(classes)
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
-        self.pixels, self.labels, self.micro_batch_size = pixels, labels, micro_batch_size
+        self.pixels, self.labels, self.soft_labels = pixels, labels, soft_labels
+        self.micro_batch_size = micro_batch_size
         self.class_weights = class_weights(labels, recipe.class_weight_power, len(self.classes))
         self.autocast = _autocast_of(recipe, pixels.device)
         self.generator = Generator(pixels.device)
@@ -66,7 +68,10 @@ class TrainingStep:
 
         A `cheap` step is LookSAM's, of one pass.
         """
-        images, targets = augment(self.pixels[indices], self.labels[indices], self.classes, self.recipe, self.generator)
+        soft_labels = None if self.soft_labels is None else self.soft_labels[indices]
+        images, targets = augment(
+            self.pixels[indices], self.labels[indices], self.classes, self.recipe, self.generator, soft_labels
+        )
         backward = partial(self.backward, images, targets)
         return self.sam.step(backward, max_norm=self.recipe.grad_clip, cheap=cheap)
 

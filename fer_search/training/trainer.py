@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fer_search.data.faces import Faces
 from fer_search.errors import InvalidInput, problem
-from fer_search.recipe import Recipe
+from fer_search.recipe import Recipe, soft_label_problems
 from fer_search.training.allocator import keep_freed_memory, release_freed_memory
 from fer_search.training.averaging import AveragedWeights
 from fer_search.training.capture import CapturedStep, CudaGraphs
@@ -86,6 +86,7 @@ class Trainer:
             keep_freed_memory()
         self.form = fit.form
         self.pixels, self.labels = _on_device(fit, device)
+        self.soft_labels = _soft_labels(fit, recipe, device)
         self.validation_pixels, self.validation_labels = _on_device(validation, device)
         self.steps_per_epoch = num_steps(len(fit), recipe)
         self.restart(micro_batch_size or recipe.batch_size)
@@ -118,6 +119,7 @@ class Trainer:
             self.optimizer,
             self.pixels,
             self.labels,
+            soft_labels=self.soft_labels,
             classes=self.form.classes,
             micro_batch_size=self.micro_batch_size,
         )
@@ -261,3 +263,12 @@ def _batches(order: Tensor, recipe: Recipe, num_steps: int) -> Iterator[Tensor]:
 def _on_device(faces: Faces, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return pixels and labels as tensors; copied, since arrays out of Ray's object store are read-only."""
     return torch.tensor(faces.pixels, device=device), torch.tensor(faces.labels, device=device)
+
+
+def _soft_labels(fit: Faces, recipe: Recipe, device: torch.device) -> Tensor | None:
+    """Return the soft labels (N, classes) where the recipe has a use for them; raises InvalidInput without any."""
+    if found := soft_label_problems(recipe.model_dump(), given=fit.soft_labels is not None):
+        raise InvalidInput([f"recipe: {line}" for line in found])
+    if recipe.soft_label_weight == 0:
+        return None
+    return torch.tensor(fit.soft_labels, device=device)

@@ -7,7 +7,7 @@ import pytest
 
 from fer_search.data.audit import duplicate_clusters
 from fer_search.data.faces import EMOTIONS, Faces
-from fer_search.data.splits import read_ledger, read_private_test, split_faces
+from fer_search.data.splits import fold_of, read_ledger, read_private_test, split_faces
 from fer_search.data.synthetic import synthesize
 from fer_search.errors import InvalidInput
 
@@ -256,3 +256,30 @@ def test_a_damaged_ledger_stops_the_reading(faces, tmp_path, damage):
 def test_a_ledger_that_cannot_be_written_stops_the_reading(faces, tmp_path):
     with pytest.raises(InvalidInput, match="must be a file that can be written"):
         read_private_test(faces, ledger=tmp_path, purpose="x")
+
+
+def test_folds_are_of_equal_size_in_every_class_and_hold_whole_groups_of_copies(faces):
+    training = faces.where("Training")
+    fold = fold_of(training, folds=5, seed=0)
+    clusters = duplicate_clusters(training)
+    assert all(len(set(fold[clusters == cluster])) == 1 for cluster in np.flatnonzero(np.bincount(clusters) > 1))
+    sizes = np.array([np.bincount(training.labels[fold == number], minlength=7) for number in range(5)])
+    alone = np.bincount(clusters)[clusters] == 1
+    assert np.ptp(sizes.sum(1)) < 30  # copies go together
+    for label in range(7):
+        of_class = np.bincount(fold[alone & (training.labels == label)], minlength=5)
+        assert np.ptp(of_class) <= 2 + np.count_nonzero(~alone & (training.labels == label)) / 3
+
+
+def test_an_images_fold_depends_on_the_seed_and_not_on_the_order(faces):
+    training = faces.where("Training")
+    order = np.random.default_rng(0).permutation(len(training))
+    fold = fold_of(training, folds=4, seed=0)
+    np.testing.assert_array_equal(fold_of(training.take(order), folds=4, seed=0), fold[order])
+    assert (fold_of(training, folds=4, seed=1) != fold).any()
+
+
+def test_a_class_with_fewer_images_than_folds_is_named(faces):
+    few = faces.take(np.flatnonzero((faces.labels != 1) | (np.cumsum(faces.labels == 1) <= 2)))
+    with pytest.raises(InvalidInput, match="data: disgust: must have an image for each of 3 folds, got '2 different"):
+        fold_of(few, folds=3, seed=0)

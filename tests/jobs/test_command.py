@@ -89,6 +89,10 @@ def test_what_the_environment_says_here_is_sent_but_for_this_machines_own_cluste
             "must be 'synthetic', an absolute",
         ),
         (["search", str(SPACE), "--name", "a", "--runs", "/r", "--address", "x:1"], "address: must not be given"),
+        (
+            ["train", "--name", "a", "--runs", "/r", "--soft-labels", "s.parquet"],
+            "soft-labels: must be an absolute path",
+        ),
         (["search", str(SPACE), "--name", "a", "--runs", "/r", "--dry-run"], "dry-run: must not be given"),
     ],
 )

@@ -261,7 +261,9 @@ def test_a_device_is_neither_asked_for_a_value_nor_sent_one():
     random = generator()
     with FakeTensorMode(), HostValues() as host_values:
         pixels, labels = torch.zeros(8, 48, 48, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
-        images, targets = ours.augment(pixels, labels, EMOTIONS, Recipe().replace(EVERYTHING), random)
+        soft = torch.zeros(8, 7)
+        recipe = Recipe().replace({**EVERYTHING, "soft_label_weight": 0.5})
+        images, targets = ours.augment(pixels, labels, EMOTIONS, recipe, random, soft)
     assert images.shape == (8, 1, 48, 48)
     assert targets.shape == (8, 7)
     assert host_values.found == []
@@ -273,3 +275,17 @@ def test_with_everything_off_only_the_range_changes(faces):
     images, targets = ours.augment(pixels, labels, EMOTIONS, recipe, generator())
     assert torch.equal(images[:, 0], pixels / 255)
     assert torch.equal(targets, F.one_hot(labels, 7).float())
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_a_target_holds_the_soft_label_by_its_share_before_images_are_mixed(faces, weight):
+    pixels, labels = torch.tensor(faces.pixels[:16]), torch.tensor(faces.labels[:16])
+    soft = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(7), 16), dtype=torch.float32)
+    recipe = Recipe().replace({**STILL, "randaugment_magnitude": 0.0, "soft_label_weight": weight})
+    _, targets = ours.augment(pixels, labels, EMOTIONS, recipe, generator(), soft)
+    expected = F.one_hot(labels, 7) * (1 - weight) + soft * weight
+    torch.testing.assert_close(targets, expected)
+    mixing = recipe.replace({"mixup_alpha": 0.4, "mix_probability": 1.0})
+    images, mixed = ours.augment(pixels, labels, EMOTIONS, mixing, generator(), soft)
+    keep = (mixed - expected.roll(1, 0))[:, 0] / (expected - expected.roll(1, 0))[:, 0]
+    torch.testing.assert_close(torch.lerp(pixels.roll(1, 0) / 255, pixels / 255, keep[:, None, None]), images[:, 0])

@@ -43,19 +43,20 @@ CHANGES = {
     "label_smoothing": 0.0, "class_weight_power": 0.0, "flip_probability": 0.0, "shift_pixels": 0,
     "randaugment_magnitude": 18.0, "randaugment_operations": 4, "randaugment_probability": 0.1,
     "randaugment_probability_fear": 0.1, "randaugment_probability_sad": 0.1, "erasing_probability": 0.9,
-    "mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.9, "cutmix_share": 0.1,
+    "soft_label_weight": 0.5, "mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.9, "cutmix_share": 0.1,
     "precision": "bf16", "seed": 1, "weights_seed": 1,
 }  # fmt: skip
 
 
 @functools.cache
 def faces():
-    """Synthetic faces of which one stands in Training and in PublicTest."""
+    """Synthetic faces, with soft labels, of which one stands in Training and in PublicTest."""
     drawn = synthesize(200, seed=5)
     training, public = (np.flatnonzero(drawn.usage == usage)[0] for usage in ("Training", "PublicTest"))
     pixels = drawn.pixels.copy()
     pixels[training] = pixels[public]
-    return Faces(pixels, drawn.labels, drawn.usage, drawn.names)
+    soft_labels = np.random.default_rng(0).dirichlet(np.ones(7), len(drawn)).astype(np.float32)
+    return Faces(pixels, drawn.labels, drawn.usage, drawn.names, soft_labels=soft_labels)
 
 
 def recipe(**changes):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,3 +301,13 @@ def test_every_parameter_gets_a_gradient_and_is_trained(small, fit, validation):
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     next(iter(trainer))
     assert [name for name, p in trainer.model.named_parameters() if torch.equal(p, before[name])] == []
+
+
+def test_soft_labels_without_weight_change_no_bit_and_weight_without_them_is_an_error(small, fit, validation):
+    soft = np.random.default_rng(0).dirichlet(np.ones(7), len(fit)).astype(np.float32)
+    trainers = [Trainer(small, faces, validation, device=CPU) for faces in (fit, replace(fit, soft_labels=soft))]
+    assert curve(trainers[0]) == curve(trainers[1])
+    first, second = (trainer.model.state_dict() for trainer in trainers)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    with pytest.raises(InvalidInput, match="recipe: soft_label_weight: must be 0 where the images have no soft labels"):
+        Trainer(small.replace({"soft_label_weight": 0.1}), fit, validation, device=CPU)

@@ -137,6 +137,7 @@ def _manifest(
             "probabilities": "softmax",
             "views": list(network.views),
             "temperature": network.temperature,
+            "logit_shift": None if network.shift is None else network.shift.tolist(),
         },
         "network": _describe_network(recipe, form, network.network),
         "recipe_digest": recipe.digest(),

@@ -42,8 +42,8 @@ def print_plan(steps: Sequence[Step], budget: Budget, *, data: str) -> None:
     for line, seconds in timed.items():
         print(f"  {seconds:8.1f} s an epoch: {line}")
     print(
-        "Not in it: the start of processes, the figures after each training, checkpoints. The trials of a search differ\n"
-        "in speed; several at once on a GPU (--pack) would need less. A race may end after three seeds: counted are\n"
+        "Not in it: the start of processes, the figures after each training, checkpoints. The trials of a search\n"
+        "differ in speed; several at once on a GPU (--pack) need less. A race may end after three seeds: counted are\n"
         "all. A step that is left out, as the ensemble's may be, takes nothing."
     )
 

@@ -1,7 +1,8 @@
 """The campaign's results as a page: a table with a row per training or combination, read from what lies on disk."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fer_search.journal import read_journal
 from fer_search.long_trainings import best_of_seeds, read_logits, read_retraining, seeds_summary
 from fer_search.recipe import Recipe
 from fer_search.report import TARGET_ACCURACY
-from fer_search.runs import RESULT, read_json
+from fer_search.runs import RACE, RESULT, read_json
 from fer_search.search_result import SearchResult, read_search
 from fer_search.training.model_summary import summarize
 from fer_search.training.paired import compare
@@ -120,8 +121,6 @@ def table(rows: list[Row], labels: NDArray[np.int64]) -> str:
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """Return what `evaluate --json` printed."""
-    import json
-
     return dict(json.loads(path.read_text()))
 
 
@@ -130,9 +129,8 @@ def _training(name: str, command: str, directory: Path, seeds: int, *, of: Path)
     recipe = Recipe.stored(result["recipe"], source=directory / RESULT)
     million = sum(part.num_parameters for part in summarize(recipe).parts if part.flops) / 1e6
     logits = read_logits(directory, "public", result["prediction"]["views"])
-    hours = sum(trial.place_seconds for path in of.rglob(JOURNAL) for trial in read_journal(path)) / 3600
     return Row(
-        name, command, seeds, result, million, hours, result["trained_on"]["device"].upper(),
+        name, command, seeds, result, million, _hours(of.rglob(JOURNAL)), result["trained_on"]["device"].upper(),
         standard_split=not recipe.drop_test_duplicates, predicted=None if logits is None else logits.argmax(1),
     )  # fmt: skip
 
@@ -178,7 +176,8 @@ def _distance(rows: list[Row]) -> list[str]:
 def _ranks(search: SearchResult) -> list[str]:
     """Return whether the search ranked as long trainings do, and what that says of its horizon."""
     found = search.rank_agreement()
-    lines = []
+    own, raced = _hours([search.directory / JOURNAL]), _hours((search.directory / RACE).rglob(JOURNAL))
+    lines = [f"The search's {len(search.trials)} trials took {own:.2f} hours, its race {raced:.2f}.\n"]
     if trained := read_retraining(search.directory / "retrain"):
         summary = seeds_summary(trained)["splits"]["public"]
         if summary["interval"]:
@@ -227,6 +226,11 @@ def _curves(rows: list[Row], budget: Budget) -> Iterator[str]:
         seen = ", ".join(f"{accuracy:.1%} of {size:,}" for size, accuracy in zip(sizes, accuracies, strict=True))
         ahead = ", ".join(f"{each.value:.1%} ({each.low:.1%} to {each.high:.1%}) at {each.size:,.0f}" for each in found)
         yield f"The default recipe on PublicTest by {unit}: {seen}. A power law expects {ahead}.\n"
+
+
+def _hours(journals: Iterable[Path]) -> float:
+    """Return how long the epochs took that are in journals, those that ran at once one after the other."""
+    return sum(trial.place_seconds for path in journals for trial in read_journal(path)) / 3600
 
 
 def _share(figures: Mapping[str, Any] | None) -> str:

@@ -7,6 +7,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from fer_search.data.faces import EMOTIONS
+from fer_search.report_choice import adjustment_line
 from fer_search.training.logit_adjustment import TAUS, choose_tau, log_prior
 from fer_search.training.measurement import ViewChoice, choose_adjustment, choose_views, figures_of
 
@@ -96,3 +97,12 @@ def test_results_of_older_versions_have_none(weighted):
 def test_no_adjustment_is_the_first_that_is_tried():
     assert TAUS[0] == 0
     assert {-1.5, -0.1, 1.0} <= set(TAUS)
+
+
+def test_it_is_printed_where_there_is_one():
+    assert adjustment_line({"views": "plain"}) is None
+    assert adjustment_line({"tau": 0.0, "tau_tried": 0.2, "tau_p": 0.3}) is None
+    line = adjustment_line({"tau": -0.7, "tau_tried": -0.7, "tau_p": 0.012})
+    assert line == (
+        "logit adjustment: logits minus -0.7 * log(share of the class) (exact McNemar p = 0.012 on search-validation)"
+    )

@@ -64,6 +64,7 @@ class Bundle:
             "same_data_as_training": self.data["fingerprint"] == fingerprint,
             "views": self.choice.views,
             "temperature": self.choice.temperature[self.choice.views],
+            "tau": self.choice.tau,
         }
 
 
@@ -78,6 +79,10 @@ def read_bundle(directory: Path) -> Bundle:
     if not all(prediction.views in each for each in (VIEW_SETS, prediction.temperature)):
         rule = f"must be one of {', '.join(VIEW_SETS)}, with a temperature"
         raise InvalidInput(problem(directory / MANIFEST, "prediction.views", rule, prediction.views))
+    classes = manifest["classes"]
+    if prediction.tau and len(prediction.log_prior) != len(classes):
+        rule = f"must have a value for each of the {len(classes)} classes, where tau is not 0"
+        raise InvalidInput(problem(directory / MANIFEST, "prediction.log_prior", rule, prediction.log_prior))
     return Bundle(directory, manifest["data"], bundle_form(manifest), members, ViewChoice(**prediction.model_dump()))
 
 
@@ -137,7 +142,10 @@ def assess(
             **other.record(fingerprint),
             **figures_of(other_logits, chosen.labels, chosen.classes, other.choice),
         }
-        ours, theirs = logits[first.choice.views].argmax(1), other_logits[other.choice.views].argmax(1)
+        ours, theirs = (
+            choice.adjusted(each)[choice.views].argmax(1)
+            for choice, each in ((first.choice, logits), (other.choice, other_logits))
+        )
         result["paired"] = compare(ours, theirs, chosen.labels, num_classes=len(chosen.classes))
     return result
 

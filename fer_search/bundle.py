@@ -187,6 +187,7 @@ def _manifest(
             "probabilities": "softmax",
             "views": list(network.views),
             "temperature": network.temperature,
+            "logit_shift": None if network.shift is None else network.shift.tolist(),
         },
         "network": _describe_networks([member.recipe for member in members], form, network.network),
         "recipe_digest": "+".join(member.recipe.digest() for member in members),

@@ -54,12 +54,16 @@ class DataEntry(BaseModel):
 
 
 class PredictionEntry(BaseModel):
-    """How the network is used: the views, and the temperature of each set of views."""
+    """How the network is used: the views, the temperature of each set of views, and the logit adjustment."""
 
     views: str
     temperature: dict[str, float]
     val_accuracy: dict[str, float]
     val_nll: dict[str, float]
+    tau: float = 0.0
+    tau_tried: float = 0.0
+    tau_p: float = 1.0
+    log_prior: list[float] = []
 
 
 class MemberEntry(BaseModel):

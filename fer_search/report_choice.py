@@ -83,6 +83,14 @@ def combination_tables(selection: Mapping[str, Any], *, kind: str) -> list[Table
     return [trail, members]
 
 
+def adjustment_line(prediction: Mapping[str, Any]) -> str | None:
+    """Return the logit adjustment that a training's prediction has; None where it has none."""
+    if not prediction.get("tau"):
+        return None
+    test = f"exact McNemar p = {prediction['tau_p']:.2g} on search-validation"
+    return f"logit adjustment: logits minus {prediction['tau']:+.1f} * log(share of the class) ({test})"
+
+
 def agreement_line(found: Mapping[str, Any], *, name: str) -> str:
     """Return whether the order of the trials in the search is that of their long trainings."""
     agreement, count, epochs = found["agreement"], len(found["long"]), found["epochs"]

@@ -152,7 +152,17 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     """Train the first trial's recipe for a few steps and return what the whole search would take."""
     torch.set_num_threads(threads)
     recipe = Recipe.build(plan.space.complete(plan.space.first_point))
-    fit, validation = plan.splits.fit, plan.splits.validation
+    return Preview(
+        expected_trials(plan.space),
+        expected_epochs(plan.space),
+        seconds_per_epoch(recipe, plan.splits, device=device),
+        DiskNeed.of(plan.space, plan.faces.form),
+    )
+
+
+def seconds_per_epoch(recipe: Recipe, splits: Splits, *, device: torch.device) -> float:
+    """Train `recipe` for a few steps and return how long one of its epochs takes, with what judges it."""
+    fit, validation = splits.fit, splits.validation
     seen = np.arange(min(len(fit), NUM_CALIBRATION_STEPS * recipe.batch_size * recipe.accumulation))
     judged = np.arange(min(len(validation), len(seen)))
     short = recipe.replace(
@@ -161,12 +171,7 @@ def preview(plan: Plan, *, device: torch.device, threads: int) -> Preview:
     _, report = Trainer(short, fit.take(seen), validation.take(judged), device=device)  # the first one warms up
     training = len(fit) / report.metrics["images_per_second"]
     judging = report.metrics["epoch_seconds"] - len(seen) / report.metrics["images_per_second"]
-    return Preview(
-        expected_trials(plan.space),
-        expected_epochs(plan.space),
-        training + judging * len(validation) / len(judged),
-        DiskNeed.of(plan.space, plan.faces.form),
-    )
+    return training + judging * len(validation) / len(judged)
 
 
 def default_resources() -> Resources:

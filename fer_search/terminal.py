@@ -32,7 +32,14 @@ from fer_search.report import (
     target_line,
     training_table,
 )
-from fer_search.report_choice import agreement_line, combination_tables, seeds_table, tradeoffs_note, tradeoffs_table
+from fer_search.report_choice import (
+    adjustment_line,
+    agreement_line,
+    combination_tables,
+    seeds_table,
+    tradeoffs_note,
+    tradeoffs_table,
+)
 from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.runs import SETTINGS
@@ -285,6 +292,8 @@ def print_training(result: dict[str, Any], *, as_json: bool) -> None:
         return
     chosen, views = result["chosen"], result["prediction"]["views"]
     out.print(f"weights: {chosen['kind']} of epoch {chosen['epoch']}, chosen on search-validation")
+    if line := adjustment_line(result["prediction"]):
+        out.print(line, soft_wrap=True)
     label, metrics = result["data"]["public_label"], result["metrics"]
     print_table(training_table(result, title="figures"))
     public = metrics["public"][views]

@@ -1,4 +1,5 @@
-"""What a trained network is shown of a face, and how its answers become one: views, their mean, a temperature.
+"""What a trained network is shown of a face, and how its answers become one: views, their mean, a temperature,
+a shift.
 
 Test-time augmentation shows a face in five fixed ways, so a prediction is the same every time. The mean is that of the
 probabilities.
@@ -62,21 +63,27 @@ class PredictionNet(nn.Module):
     """A trained network as it is used: softmax of its output are the final probabilities.
 
     The output (N, classes) is the network's own divided by the temperature for one view, and for several the logarithm
-    of the mean probability divided by the temperature.
+    of the mean probability divided by the temperature; then `shift` (classes,) is added, if there is one.
     """
 
-    def __init__(self, network: nn.Module, *, views: Sequence[str], temperature: float) -> None:
+    shift: Tensor | None
+
+    def __init__(
+        self, network: nn.Module, *, views: Sequence[str], temperature: float, shift: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.views = tuple(views)
         self.temperature = temperature
+        self.register_buffer("shift", None if shift is None else torch.tensor(shift), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         # One pass over all views: an exported file then holds the network once.
         seen = torch.cat([VIEWS[name](images) for name in self.views])
         logits = self.network(seen).unflatten(0, (len(self.views), -1))
-        return combine(logits) / self.temperature
+        combined = combine(logits) / self.temperature
+        return combined if self.shift is None else combined + self.shift
 
 
 def combine(logits: Tensor) -> Tensor:

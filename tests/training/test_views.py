@@ -65,7 +65,7 @@ def test_the_combined_logits_say_the_mean_probability_even_of_sure_views():
     np.testing.assert_allclose(combined.numpy(), np.log(mean), atol=1e-9)
 
 
-def reference(network, images, *, views, temperature):
+def reference(network, images, *, views, temperature, shift):
     """The final probabilities, by scipy's views and one pass for each of them."""
     with torch.no_grad():
         each = [
@@ -73,14 +73,17 @@ def reference(network, images, *, views, temperature):
             for name in views
         ]
     mean = softmax(torch.stack(each).double().numpy(), axis=2).mean(0)
-    powers = mean ** (1 / temperature)
+    powers = mean ** (1 / temperature) * np.exp(shift)
     return powers / powers.sum(1, keepdims=True)
 
 
 @pytest.mark.parametrize("views", VIEW_SETS)
-def test_the_exported_prediction_is_the_mean_over_the_views_at_the_temperature(views, network, images, tmp_path):
-    expected = reference(network, images, views=VIEW_SETS[views], temperature=1.7)
-    prediction = PredictionNet(network, views=VIEW_SETS[views], temperature=1.7).eval()
+def test_the_exported_prediction_is_the_mean_over_the_views_at_the_temperature_and_shifted(
+    views, network, images, tmp_path
+):
+    shift = [0.1 * number for number in range(7)]
+    expected = reference(network, images, views=VIEW_SETS[views], temperature=1.7, shift=shift)
+    prediction = PredictionNet(network, views=VIEW_SETS[views], temperature=1.7, shift=shift).eval()
     with torch.no_grad():
         np.testing.assert_allclose(softmax(prediction(torch.tensor(images)).numpy(), axis=1), expected, atol=1e-5)
     write_onnx(prediction, tmp_path / "model.onnx")

@@ -17,6 +17,7 @@ from fer_search.long_trainings import LongTraining, all_long_trainings, read_log
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, form_of, split_for
 from fer_search.runs import LOGITS, RESULT, SETTINGS, read_json, run_directory
+from fer_search.training.measurement import ViewChoice
 
 PLAIN = "plain"
 """The view set without augmentation, in which networks are compared while a choice among them is made."""
@@ -46,11 +47,16 @@ class Candidate:
         """Return the temperature of its answers in these views."""
         return float(self.training.result["prediction"]["temperature"][views])
 
-    def logits(self, views: str) -> NDArray[np.float32]:
-        """Return its logits (N, classes) of search-validation."""
+    def predicted(self, views: str) -> NDArray[np.float32]:
+        """Return the logits (N, classes) of search-validation that it predicts with."""
         found = read_logits(self.training.directory, "validation", views)
         assert found is not None, "it was checked when the candidate was read"
         return found
+
+    def logits(self, views: str) -> NDArray[np.float32]:
+        """Return its network's own logits (N, classes) of search-validation: an adjustment is left to the whole."""
+        choice, found = ViewChoice(**self.training.result["prediction"]), self.predicted(views)
+        return found if choice.shift is None else found - choice.temperature[views] * np.array(choice.shift, np.float32)
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of it; the figures are of search-validation."""
@@ -113,7 +119,7 @@ def load_splits(candidates: Sequence[Candidate], recipe: Recipe) -> Splits:
     rule = f"must be of the images of {data['source']}, in their order: accuracy {{}}"
     problems = []
     for each in candidates:
-        said, logits = each.training.result["prediction"]["val_accuracy"][PLAIN], each.logits(PLAIN)
+        said, logits = each.training.result["prediction"]["val_accuracy"][PLAIN], each.predicted(PLAIN)
         right = logits.argmax(1) == splits.validation.labels if len(logits) == len(splits.validation) else np.zeros(1)
         if not np.isclose(right.mean(), said):
             file = each.training.directory / LOGITS

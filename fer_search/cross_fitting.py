@@ -173,7 +173,7 @@ def _held_out(path: Path, recipe: Recipe, result: dict[str, Any], faces: Faces) 
         return kept
     choice = ViewChoice(**result["prediction"])
     network = load_model(recipe, path / WEIGHTS, faces.form).to(choose_device())
-    logits = split_logits(network, faces)[choice.views]
+    logits = choice.adjusted(split_logits(network, faces))[choice.views]
     probabilities = np.exp(log_probabilities(logits, choice.temperature[choice.views])).astype(np.float32)
     with replacing(path / HELD_OUT) as temporary, temporary.open("wb") as file:
         np.save(file, probabilities)

@@ -157,8 +157,8 @@ def terminal_pages(runs: Path, scratch: Path) -> dict[str, tuple[Path, int]]:
 
 def terminal_page(path: Path, title: str, parts: list[Any]) -> tuple[Path, int]:
     console = Console(record=True, width=COLUMNS, file=Path("/dev/null").open("w"), force_terminal=True)  # noqa: SIM115
-    for part in parts:
-        console.print(part)
+    for place, part in enumerate(parts):
+        console.print(*([""] if place else []), part)
     drawing = console.export_svg(title=f"{title} {NAME}")
     width, height = (float(number) for number in drawing.partition('viewBox="0 0 ')[2].partition('"')[0].split())
     path.write_text(f"<body style='margin:0;background:white'>{drawing}</body>", encoding="utf-8")

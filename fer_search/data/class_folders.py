@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fer_search.data.faces import EMOTIONS, MOST_SIZE, Faces, ImageForm
 from fer_search.data.fer2013_folder import USAGE_OF_SPLIT, ImageFile, images_of, visible_entries
 from fer_search.data.problems import reject
-from fer_search.errors import problem
+from fer_search.errors import InvalidInput, problem
 from fer_search.files import MEGABYTE, MOST_IMAGE_BYTES, MOST_IMAGE_PIXELS, MOST_TABLE_BYTES, file_problem
+from fer_search.pictures import Source, centre_square, cut_face, open_picture
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _size_of(path: Path) -> tuple[int, int] | str:
                 return problem(path, "mode", "must have 8 bits a channel", image.mode)
             return image.size
     except Exception as error:  # decoders raise whatever they trip over
-        return problem(path, "file", "must be a readable image", str(error))
+        return problem(path, "image", "must be a readable image", str(error))
 
 
 def _decode(path: Path, size: int) -> NDArray[np.uint8] | str:
@@ -141,12 +142,10 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8] | str:
     The image is made upright, cut and resized as `predict` does it.
     """
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            upright = upright.convert("L" if upright.mode in ("L", "1") else "RGB")
-            pixels = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # decoders raise whatever they trip over
-        return problem(path, "file", "must be a readable image", str(error))
+        picture = open_picture(Source(path, path.name))
+    except InvalidInput as error:
+        return str(error)
+    pixels = cut_face(picture, centre_square(picture), size=size)
     if pixels.ndim == 3 and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, 0].copy()
     return pixels

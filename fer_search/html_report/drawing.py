@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#20262f"
 """The colour of text and axes, which a page replaces by its own."""
@@ -42,30 +44,44 @@ class Plot:
     alt: str
     caption: str
 
+    def draw(self) -> tuple[str, bytes]:
+        """Draw it now, and not only once it is asked for; return its element and its image."""
+        return self.svg, self.png
+
+    @cached_property
     def svg(self) -> str:
-        """Return it as an element of a page."""
+        """The element of a page."""
         text = io.StringIO()
         with mpl.rc_context({**STYLE, "svg.hashsalt": self.name}):
             self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None}, dpi=PIXELS_PER_INCH)
-        self.figure.set_layout_engine("none")  # it is laid out now, which takes longer than drawing it again
         drawn = text.getvalue()
         drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor")
         drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
         drawn = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{self.name}-", drawn)  # each figure counts its own from 1
         return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(self.alt, quote=True)}" ', 1)
 
-    def save(self, directory: Path) -> None:
-        """Write it as an image on white."""
+    @cached_property
+    def png(self) -> bytes:
+        """The image, on white."""
+        image = io.BytesIO()
         with mpl.rc_context(STYLE):
-            self.figure.savefig(directory / f"{self.name}.png", dpi=PIXELS_PER_INCH, facecolor="white")
+            self.figure.savefig(image, format="png", dpi=PIXELS_PER_INCH, facecolor="white")
+        return image.getvalue()
+
+    def save(self, directory: Path) -> None:
+        """Write the image to a directory."""
+        (directory / f"{self.name}.png").write_bytes(self.png)
 
 
 @contextmanager
 def drawn(width: float = 8.0, height: float = 4.0, *, rows: int = 1, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
     """Give a figure of so many inches and its axes (one, or an array of rows and columns) to draw on."""
+    layout = ConstrainedLayoutEngine()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=layout)
         yield figure, figure.subplots(rows, columns, sharey=True, squeeze=rows * columns == 1)
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # with one, each way of saving it draws everything twice, once to lay it out
 
 
 def percent_axis(axes: Axes, metric: str) -> None:

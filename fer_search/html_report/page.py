@@ -1,8 +1,9 @@
 """The page of a search: its sections, from what is on disk."""
 
 import shlex
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_search.atomic import replacing
 from fer_search.errors import InvalidInput
@@ -14,6 +15,9 @@ from fer_search.long_trainings import best_of_seeds, read_retraining, retrain_di
 from fer_search.report_stages import race_table
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult
+
+if TYPE_CHECKING:
+    from fer_search.tuning.importance import Importances
 
 PAGE = "report.html"
 NUM_ROWS = 20
@@ -41,14 +45,16 @@ def report_sections(result: SearchResult) -> list[Section]:
     rows = result.rows()
     if not rows or rows[0][result.space.metric] is None:
         return [Section("Summary", "No trial has anything to compare yet.")]
-    return [
-        _summary(result, rows),
-        _trials(result, rows),
-        _parameters(result),
-        _race(result),
-        *_winner(result),
-        _how(result),
-    ]
+    with ThreadPoolExecutor(1) as pool:
+        importances = pool.submit(result.importances)  # its forests leave the interpreter to the drawing
+        return [
+            _summary(result, rows),
+            _trials(result, rows),
+            _parameters(result, importances),
+            _race(result),
+            *_winner(result),
+            _how(result),
+        ]
 
 
 def _summary(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
@@ -85,17 +91,18 @@ def _trials(result: SearchResult, rows: list[dict[str, Any]]) -> Section:
     return Section("Trials", "", [table], [search_plots.epochs_spent(result)])
 
 
-def _parameters(result: SearchResult) -> Section:
-    plots, names = [search_plots.parallel_coordinates(result)], list(result.space.searched)
+def _parameters(result: SearchResult, importances: "Future[Importances]") -> Section:
+    plots, names = [search_plots.parallel_coordinates(result), search_plots.slices(result)], list(result.space.searched)
+    for plot in plots:
+        plot.draw()
     text = ""
     try:
-        found = result.importances()
+        found = importances.result()
     except InvalidInput as error:
         text = f"No importances: {error}."
     else:
-        plots.append(search_plots.importances(found))
+        plots.insert(1, search_plots.importances(found))
         names = [each.parameter for each in found.parameters]
-    plots.append(search_plots.slices(result))
     if len(names) >= NUM_CONTOURS and (contour := search_plots.contour(result, names[:NUM_CONTOURS])) is not None:
         plots.append(contour)
     return Section("Parameters", text, plots=plots)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fer_search.tuning.importance import Importances
 
 SLICES_A_ROW = 3
-GRID = 100  # points of a side of the contour plot
 
 
 def learning_curves(result: SearchResult) -> Plot:
@@ -138,12 +137,16 @@ def slices(result: SearchResult) -> Plot:
                 axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
             elif _is_log(space, name):
                 axes.set_xscale("log")
-                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.minorticks_off()
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             points = axes.scatter(
                 np.array(at)[order], heights[order], c=reached[order], cmap=COLOR_MAP, s=12,
                 rasterized=len(trials) > MOST_VECTORS,
             )  # fmt: skip
             axes.set_title(name, fontsize=10)
+            axes.yaxis.set_visible(axes.get_subplotspec().is_first_col())
             if space.metric.startswith("val_accuracy"):
                 axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         for axes in np.ravel(grid)[len(space.searched) :]:
@@ -160,19 +163,17 @@ def slices(result: SearchResult) -> Plot:
 
 def contour(result: SearchResult, names: Sequence[str]) -> Plot | None:
     """Draw how trials rank over two parameters; None where too few trials have them as numbers, or all the same."""
-    from scipy.interpolate import griddata
-
     space, trials = result.space, [trial for trial in result.trials if trial.epochs]
     own = [[trial.parameters[name] for trial in trials] for name in names]
     if len(trials) < 2 * len(names) + 1 or not all(_is_numeric(each) and len(set(each)) > 2 for each in own):
         return None
     places = [_positions(trials, name, space)[0] for name in names]
     ranks = _ranks_within_level(trials, space)
-    side = np.linspace(0, 1, GRID)
-    surface = griddata(np.array(places).T, ranks, tuple(np.meshgrid(side, side)), method="linear")
     with drawn(6.0, 4.2) as (figure, axes):
-        filled = axes.contourf(side, side, surface, levels=np.linspace(0, 1, 11), cmap=COLOR_MAP, alpha=0.9)
-        axes.scatter(*places, c=ranks, cmap=COLOR_MAP, s=14, edgecolors="white", linewidths=0.5)
+        filled = axes.tricontourf(*places, ranks, levels=np.linspace(0, 1, 11), cmap=COLOR_MAP, alpha=0.9)
+        dots = axes.scatter(*places, c=ranks, cmap=COLOR_MAP, s=14, edgecolors="white", linewidths=0.5)
+        for each in (filled, dots):
+            each.set_rasterized(len(trials) > MOST_VECTORS)
         for set_ticks, name in ((axes.set_xticks, names[0]), (axes.set_yticks, names[1])):
             ticks = _positions(trials, name, space)[1]
             set_ticks([height for height, _ in ticks], [label for _, label in ticks])

@@ -25,11 +25,11 @@ from fer_search.tuning.space import Space
 
 MIN_TRIALS = 20
 """Below this, a forest is judged on so few trials that the importances are noise."""
-NUM_FORESTS = 200
+NUM_FORESTS = 100
 NUM_TREES = 50
 NUM_SHUFFLES = 5
 MANY_TRIALS = 250
-"""From here on a forest says more and takes longer: a quarter of the forests, half of the trees and one shuffle do."""
+"""From here on a forest says more and takes longer: half of the forests, a third of the trees and one shuffle do."""
 
 Floats = NDArray[np.float64]
 
@@ -163,11 +163,11 @@ def _bootstrap(encoded: Sequence[Floats], targets: Floats) -> tuple[Floats, floa
     blocks = [slice(end - columns.shape[1], end) for end, columns in zip(ends, encoded, strict=True)]
     errors = []
     many = len(targets) > MANY_TRIALS
-    forests, trees, shuffles = (NUM_FORESTS // 4, NUM_TREES // 2, 1) if many else (NUM_FORESTS, NUM_TREES, NUM_SHUFFLES)
+    forests, trees, shuffles = (NUM_FORESTS // 2, NUM_TREES // 3, 1) if many else (NUM_FORESTS, NUM_TREES, NUM_SHUFFLES)
     for number in range(forests):
         drawn = generator.integers(len(targets), size=len(targets))
         left = np.setdiff1d(np.arange(len(targets)), drawn)
-        forest = ExtraTreesRegressor(trees, min_samples_leaf=3, random_state=number, n_jobs=-1 if many else None)
+        forest = ExtraTreesRegressor(trees, min_samples_leaf=3, random_state=number)
         forest.fit(table[drawn], targets[drawn])
         shuffled = [_shuffled(table[left], block, generator) for block in blocks for _ in range(shuffles)]
         predictions = forest.predict(np.concatenate([table[left], *shuffled])).reshape(-1, len(left))

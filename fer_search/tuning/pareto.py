@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fer_search.tuning.gaussian_process import Array
 from fer_search.tuning.select import pareto_front
+
+Array = NDArray[np.float64]
 
 MARGIN = 0.25
 """How far beyond the most expensive point a front still counts, as a share of the range of costs."""

@@ -3,16 +3,21 @@
     python tests/benchmarks/bench_looking.py [--trials 1000] [--rounds 3]
 
 A search of `search_spaces/full.toml` is played through the product's state with random proposals and made-up curves,
-eight trials at a time. Commands are timed as processes, beside `fer_search --help`, which loads next to nothing; of the
-live screen it is the CPU time of drawing it once, as it is drawn once a second.
+eight trials at a time. Commands are timed as processes, beside `fer_search --help`, which loads next to nothing, and
+with the CPU time of all their threads; the report's page by Chromium, where there is one, from the navigation's start
+until it is loaded and laid out; of the live screen it is the CPU time of drawing it once, as it is drawn once a second.
 """
 
 import argparse
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -35,6 +40,15 @@ SPACE = Path(__file__).parents[2] / "search_spaces" / "full.toml"
 NAME = "large"
 NUM_WORKERS = 8
 NUM_SCREENS = 20
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CLOCK = """
+<script>
+addEventListener("load", () => {
+  document.body.getBoundingClientRect();  // waits for the layout
+  document.title = performance.now();
+});
+</script>
+"""
 
 
 def main() -> None:
@@ -54,8 +68,14 @@ def main() -> None:
         }
         seconds = {name: [timed(command) for _ in range(arguments.rounds)] for name, command in commands.items()}
         for name, each in seconds.items():
-            print(f"fer_search {name}: {np.median(each):.1f} s ({min(each):.1f} to {max(each):.1f})")
+            wall, cpu = zip(*each, strict=True)
+            print(f"fer_search {name}: {spread(wall)}, of CPU time {spread(cpu)}")
         print(f"the page has {(page / 'report.html').stat().st_size / 1e6:.1f} MB")
+        if CHROMIUM is None:
+            print("there is no Chromium to open it")
+        else:
+            opened = [opening_seconds(page / "report.html") for _ in range(arguments.rounds)]
+            print(f"Chromium has it loaded and laid out after {spread(opened, digits=2)}")
         print(f"drawing the live screen once: {1e3 * screen_seconds(runs / NAME):.1f} ms of CPU time")
 
 
@@ -99,10 +119,32 @@ def play(state: SearchState) -> None:
             busy.append((number, epoch + 1))
 
 
-def timed(command: list[str | Path]) -> float:
-    start = time.perf_counter()
+def timed(command: list[str | Path]) -> tuple[float, float]:
+    """Return the seconds that a command takes, and those of CPU time."""
+    start, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, "-m", "fer_search", *map(str, command)], check=True, capture_output=True)
-    return time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, os.times()
+    return seconds, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def opening_seconds(page: Path) -> float:
+    """Return the seconds until a fresh browser has loaded the page and laid it out; starting the browser is no part."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "page.html"
+        copy.write_text(page.read_text() + CLOCK)
+        command = [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory}/profile",
+            "--window-size=1200,900", "--dump-dom", copy.as_uri(),
+        ]  # fmt: skip
+        dom = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    title = re.search(r"<title>([\d.]+)</title>", dom)
+    assert title is not None, "the page did not say when it was loaded"
+    return float(title[1]) / 1000
+
+
+def spread(seconds: Sequence[float], *, digits: int = 1) -> str:
+    """Return the median and the range."""
+    return f"{np.median(seconds):.{digits}f} s ({min(seconds):.{digits}f} to {max(seconds):.{digits}f})"
 
 
 def screen_seconds(directory: Path) -> float:

@@ -197,11 +197,11 @@ def test_files_that_are_no_images_are_named(problems_of, tmp_path):
     Image.fromarray(np.zeros((40, 40), dtype=np.uint16)).save(root / "a" / "deep.png")
     problems = problems_of(root)
     assert len(problems) == 2
-    assert "broken.png: file: must be a readable image" in problems[0]
+    assert "broken.png: image: must be a readable image" in problems[0]
     assert "deep.png: mode: must have 8 bits a channel" in problems[1]
     for name in ("broken.png", "deep.png"):
         (root / "a" / name).unlink()
     cut = root / "b" / "0.png"
     cut.write_bytes(cut.read_bytes()[:100])
     (problem,) = problems_of(root)
-    assert "b/0.png: file: must be a readable image" in problem
+    assert "b/0.png: image: must be a readable image" in problem

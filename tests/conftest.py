@@ -14,6 +14,7 @@ from pathlib import Path
 # that a test asks for do not wait for each other in a spin loop.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("RAY_worker_niceness", "0")  # not 15: a test waits for its workers while other tests compute
 
 import numpy as np
 import pytest

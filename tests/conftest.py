@@ -24,6 +24,7 @@ from fer_search.data.faces import Faces
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
 
+LONGEST = ("test_workflow.py", "test_run.py", "test_faults.py", "test_retraining.py", "test_trainer.py")
 Done = namedtuple("Done", "returncode stdout stderr")
 RAY = """
 import sys, ray
@@ -31,6 +32,11 @@ ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=Fal
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that none of them is left for the end, when one process would run it alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,20 @@
 """Faces and recipes small enough for a test, and no random state left behind."""
 
 import os
+import secrets
 import subprocess
 import sys
+import time
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is loaded: two threads on a busy machine otherwise wait for each other in a spin loop.
+# Before torch and BLAS are loaded: on networks as small as these a second thread only doubles what they cost. Those
+# that a test asks for do not wait for each other in a spin loop.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("RAY_worker_niceness", "0")  # not 15: a test waits for its workers while other tests compute
 
 import numpy as np
 import pytest
@@ -18,7 +24,19 @@ from fer_search.data.faces import Faces
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
 
+LONGEST = ("test_workflow.py", "test_run.py", "test_faults.py", "test_retraining.py", "test_trainer.py")
 Done = namedtuple("Done", "returncode stdout stderr")
+RAY = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that none of them is left for the end, when one process would run it alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +113,65 @@ def fer_search(tmp_path, monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def two_threads():
+    """Compute with two threads, as a user's process does on any machine."""
+    before = torch_threads(2)
+    yield
+    torch_threads(before)
+
+
+def torch_threads(count):
+    """Set the number of torch's threads and return what it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before
+
+
+@pytest.fixture(scope="session")
+def an_hour_goes_by():
+    """A context in which it is an hour later as soon as a journal has so many epochs, so that none waits for it."""
+
+    @contextmanager
+    def clock(journal, *, num_epochs):
+        monotonic = time.monotonic
+
+        def later():
+            is_due = journal.exists() and journal.read_bytes().count(b'"epoch_ended"') >= num_epochs
+            return monotonic() + (3600 if is_due else 0)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", later)
+            yield
+
+    return clock
+
+
+@pytest.fixture(scope="session")
+def shared_ray():
+    """The address of a Ray of two cores, started once for all files of this process that are not about starting one."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # there and here, whatever is started in between
+    os.environ["RAY_AUTH_MODE"] = "token"  # which starting a Ray sets, and connecting to one does not
+    holder = subprocess.Popen([sys.executable, "-c", RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield holder.stdout.readline().strip()
+    holder.communicate("")
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_ray):
+    """The address of the shared Ray, to which this process is connected: what starts no Ray of its own runs on it."""
+    import ray
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")  # reads the variables again
+    AuthenticationTokenLoader.instance().reset_cache()
+    ray.init(shared_ray, log_to_driver=False, logging_level="ERROR")
+    yield shared_ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

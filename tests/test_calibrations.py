@@ -25,7 +25,6 @@ from fer_search.recorded_curves import RecordedCurves
 from fer_search.runs import write_json
 from fer_search.spaces import check_space
 from fer_search.tracking_uri import local_store
-from fer_search.tuning.connection import connected
 from fer_search.tuning.exhaustive import ExhaustiveState, Training
 
 SPACE = """
@@ -53,14 +52,7 @@ high = 0.5
 
 
 @pytest.fixture(scope="module")
-def ray_once():
-    """One embedded Ray for all runs of this file, since starting it takes longer than they do."""
-    with connected(None):
-        yield
-
-
-@pytest.fixture(scope="module")
-def runs(ray_once, tmp_path_factory):
+def runs(cluster, tmp_path_factory):
     """A calibration of four configurations."""
     folder = tmp_path_factory.mktemp("calibration")
     (folder / "space.toml").write_text(SPACE)
@@ -71,7 +63,7 @@ def runs(ray_once, tmp_path_factory):
 
 def command(runs):
     space = str(runs.parent / "space.toml")
-    return ["calibrate", space, "--name", "c", "--runs", str(runs), "--configurations", "4"]
+    return ["calibrate", space, "--name", "c", "--runs", str(runs), "--configurations", "4", "--max-concurrent", "1"]
 
 
 def test_every_configuration_is_trained_to_the_end_once_in_each_schedule(runs):
@@ -199,7 +191,7 @@ def test_a_diverged_configuration_is_kept_to_where_it_came_and_a_broken_one_is_l
     np.testing.assert_array_equal(found.curves["annealed"]["score"][1], [3, np.nan])
 
 
-def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(ray_once, tmp_path):
+def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(cluster, tmp_path):
     """On the journal of a search with restarts, written here: its only trial is its winner."""
     table = tomllib.loads(SPACE)
     table["base"] |= {"restarts": [1, 3], "weights_seed": 7}

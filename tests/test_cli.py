@@ -110,7 +110,7 @@ def test_a_wrong_space_file_is_refused_before_anything_starts(tmp_path, fails_wi
     fails_with(message, "search", "space.toml", "--name", "s")
 
 
-def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(tmp_path, fails_with):
+def test_more_than_any_node_has_is_refused_and_leaves_nothing_behind(cluster, tmp_path, fails_with):
     (tmp_path / "space.toml").write_text(SMALL + "[space.sam_rho]\nlow=0.01\nhigh=0.2\ndefault=0.05\n")
     arguments = ("search", "space.toml", "--name", "s", "--cpus-per-trial", "999", "--gpus-per-trial", "77")
     fails_with("cpus per trial: must be at most", *arguments)

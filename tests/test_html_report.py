@@ -73,12 +73,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(cluster, tmp_path_factory):
     """A finished search whose winner was trained, with its report."""
     runs = tmp_path_factory.mktemp("report") / "runs"
     runs.mkdir()
     (runs / "space.toml").write_text(SPACE)
-    workflow.search(runs / "space.toml", name="s", resources=Resources(cpus=1), runs=runs)
+    workflow.search(runs / "space.toml", name="s", resources=Resources(max_concurrent=1), runs=runs)
     workflow.retrain("s", overrides={"epochs": 1}, runs=runs)
     report("s", runs=runs)
     return runs

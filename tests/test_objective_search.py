@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import ray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -19,14 +18,7 @@ EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "own_objective.py
 
 
 @pytest.fixture(scope="module")
-def embedded_ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def example(embedded_ray, tmp_path_factory):
+def example(cluster, tmp_path_factory):
     """The names of the example after it has run as a script."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("example"))

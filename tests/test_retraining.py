@@ -68,7 +68,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def retrained(runs):
+def retrained(cluster, runs):
     """The winner with three seeds, after the training of the second was killed in mid-training."""
     directory = runs / "s/retrain/seed_1"
     result = workflow.read_search("s", runs=runs)

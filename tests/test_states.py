@@ -2,7 +2,6 @@
 
 import optuna
 import pytest
-import ray
 from mlflow import MlflowClient
 
 from fer_search import workflow
@@ -58,16 +57,15 @@ first_rung = 1
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(cluster, tmp_path_factory, an_hour_goes_by):
     """One search to its end and one until its time is up, in one directory."""
     directory = tmp_path_factory.mktemp("states")
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # its worker serves them all
-    for name, how, budget in (("stopping", STOPPING, Budget()), ("endless", ENDLESS, Budget(hours=5 / 3600))):
+    for name, how, budget in (("stopping", STOPPING, Budget()), ("endless", ENDLESS, Budget(hours=1))):
         space = directory / f"{name}.toml"
         space.write_text(BASE + how)
-        workflow.search(space, name=name, resources=Resources(), budget=budget, runs=directory)
-    yield directory
-    ray.shutdown()
+        with an_hour_goes_by(directory / "endless" / JOURNAL, num_epochs=4):
+            workflow.search(space, name=name, resources=Resources(max_concurrent=1), budget=budget, runs=directory)
+    return directory
 
 
 def mlflow_runs(runs, name):

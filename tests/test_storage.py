@@ -4,7 +4,6 @@ import errno
 import threading
 
 import pytest
-import ray
 
 from fer_search.data.synthetic import synthesize
 from fer_search.journal import FILE_NAME as JOURNAL
@@ -58,13 +57,9 @@ def test_a_run_in_a_directory_that_is_not_writable_is_one_clear_error(fer_search
     )
 
 
-def test_a_worker_of_a_long_training_that_cannot_write_says_which_file_and_why(disk):
+def test_a_worker_of_a_long_training_that_cannot_write_says_which_file_and_why(disk, cluster):
     recipe = Recipe().replace({"backbone": "test_resnet", "pretrained": False, "fit_fraction": 0.05})
     disk.make_read_only()
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        with pytest.raises(OSError, match="Read-only") as error:
-            _train_at_once({0: (recipe, disk.path / "t", {})}, split_for(synthesize(400), recipe), Resources())
-    finally:
-        ray.shutdown()
+    with pytest.raises(OSError, match="Read-only") as error:
+        _train_at_once({0: (recipe, disk.path / "t", {})}, split_for(synthesize(400), recipe), Resources())
     assert (error.value.errno, error.value.filename) == (errno.EROFS, str(disk.path / "t"))

@@ -42,7 +42,7 @@ DEMO = Path(__file__).with_name("demo.py")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The tutorial with six short trials."""
+    """The tutorial with five short trials."""
     runs = tmp_path_factory.mktemp("demo") / "runs"
     command = [sys.executable, str(DEMO), "--runs", str(runs), "--name", "demo", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580)
@@ -59,7 +59,7 @@ def bundle(runs):
 def test_the_tutorial_shows_a_leaderboard_figures_and_where_to_look_next(runs):
     shown = (runs / "stdout.txt").read_text()
     for text in (
-        "6 of 6 trials",
+        "5 of 5 trials",
         "vs 0*",
         "seeds",
         "search-validation",
@@ -72,7 +72,7 @@ def test_the_tutorial_shows_a_leaderboard_figures_and_where_to_look_next(runs):
 
 def test_the_search_stopped_some_trials_early_and_none_is_left_running(runs):
     trials = read_journal(runs / "demo" / JOURNAL)
-    assert len(trials) == 6
+    assert len(trials) == 5
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
     defaults = Recipe().model_dump()
     assert trials[0].parameters["max_lr"] == defaults["max_lr"]
@@ -89,7 +89,7 @@ def test_the_leaderboard_is_selected_sorted_and_written_as_csv(runs, fer_search)
     ]
     shown = json.loads(fer_search(*where, "--limit", 1, "--json").stdout)
     assert [row["trial"] for row in shown["trials"]] == [trials[0].number]
-    assert "1 of 6 trials" in fer_search(*where, "--limit", 1).stdout
+    assert "1 of 5 trials" in fer_search(*where, "--limit", 1).stdout
     refused = fer_search(*where, "--csv", "--json")
     assert (refused.returncode, "csv: must not be given with --json" in refused.stderr) == (2, True)
 
@@ -101,7 +101,7 @@ def test_mlflow_holds_one_parent_a_child_per_trial_and_every_epoch_once(runs):
     parents = [run for run in found if run.data.tags["kind"] == "search"]
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     others = [run.data.tags["kind"] for run in found if run not in children and "race_of" not in run.data.tags]
-    assert (len(children), {run.data.tags["kind"] for run in children}) == (6, {"trial"})
+    assert (len(children), {run.data.tags["kind"] for run in children}) == (5, {"trial"})
     assert sorted(others) == ["retrain", "search"]
     by_name = {run.info.run_name: run for run in children}
     for trial in read_journal(runs / "demo" / JOURNAL):
@@ -234,7 +234,7 @@ def test_a_search_on_other_data_than_it_began_with_is_not_resumed(runs, monkeypa
         workflow.resume("demo", runs=runs)
 
 
-def test_a_search_that_was_moved_goes_on_where_it_is(runs, tmp_path):
+def test_a_search_that_was_moved_goes_on_where_it_is(runs, cluster, tmp_path):
     import shutil
 
     shutil.copytree(runs / "demo", tmp_path / "demo", ignore=shutil.ignore_patterns("ray", "bundle", "retrain"))
@@ -249,11 +249,12 @@ def test_a_run_that_another_process_writes_to_is_left_alone(runs):
         workflow.resume("demo", runs=runs)
 
 
-def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(tmp_path):
+def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(tmp_path, cluster, fer_search):
     """Ctrl-C in mid-search, then `fer-search resume`: every trial ends, and MLflow holds every epoch once."""
     space = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
-    command = [sys.executable, "-m", "fer_search", "search", str(space), "--name", "s", "--trials", "2", "epochs=5"]
-    process = subprocess.Popen([*command, "fit_fraction=0.15"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "fer_search", "search", str(space), "--name", "s", "--trials", "2"]
+    command += ["--max-concurrent", "1", "epochs=5", "fit_fraction=0.1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while "epoch_ended" not in read(tmp_path / "runs/s" / JOURNAL):
         assert process.poll() is None, process.stderr.read()
@@ -266,8 +267,7 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
     assert all(run.info.status == "KILLED" for run in client.search_runs(["1"]))
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'runs/optuna.db'}")
     assert "WAITING" in {trial.state.name for trial in study.trials} <= {"WAITING", "PRUNED", "COMPLETE"}
-    resume = [sys.executable, "-m", "fer_search", "resume", "s"]
-    done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = fer_search("resume", "s")
     assert done.returncode == 0, done.stderr
     trials = read_journal(tmp_path / "runs/s" / JOURNAL)
     assert trials[0].state == "COMPLETE"
@@ -284,7 +284,7 @@ def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(t
         assert [m.step for m in history] == list(range(1, len(trial.epochs) + 1))
 
 
-def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs):
+def test_the_best_trial_races_the_first_one_on_fresh_seeds(runs, cluster):
     best = workflow.read_search("demo", runs=runs).leaderboard()[0].number
     result = workflow.race("demo", top=1, max_seeds=3, runs=runs)  # as it stands, since the tutorial ran it
     standings = result.standings

@@ -8,8 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from toy import search_toy
 
+from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, read_journal
+from fer_search.tuning.connection import Resources
 
 ISOLATED = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 SCRIPT = """
@@ -40,3 +43,12 @@ def test_a_search_runs_on_a_cluster_that_is_there_and_leaves_it_running(tmp_path
     assert len(trials[0].epochs) == 9
     assert all(trial.state in ("COMPLETE", "PRUNED", "FAIL") for trial in trials)
     assert "Active:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [("127.0.0.1:9", "must be the address of a running Ray cluster"), ("nowhere", "must be host:port")],
+)
+def test_an_address_where_no_cluster_answers_is_a_clear_error(tmp_path, address, rule):
+    with pytest.raises(InvalidInput, match=rule):
+        search_toy(tmp_path, 2, resources=Resources(), address=address)

@@ -25,14 +25,6 @@ TOY = Path(__file__).with_name("toy.py")
 ONE = Resources(max_concurrent=1)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The address of a cluster that outlives the searches on it."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
-
-
 def epochs(directory):
     """Return the epochs in the journal: of which trial, and which."""
     events = [event for event, _ in read_events(directory / FILE_NAME)]

@@ -42,17 +42,19 @@ def register_bundle(
 ) -> str | None:
     """Store a bundle with the run of this key, register it as a model, and return `name/version`.
 
-    A bundle that is registered already stays the version that it is. With `champion` that version gets the alias.
-    Returns None, with a warning, where the server does not take it: the bundle itself is complete without.
+    A bundle that is registered already stays the version that it is. With `champion` a new version gets the alias; one
+    that was there before takes it from no other. Returns None, with a warning, where the server does not take it: the
+    bundle itself is complete without.
     """
     try:
         run_id = tracker.find_runs(search_id)[key].id
         kind = kind_of(bundle)
         tracker.client.log_artifacts(run_id, str(bundle), FOLDERS[kind])
         digest = sha256_of(bundle / MANIFEST)
-        found = _registered(tracker.client, run_id, digest) or _register(tracker, run_id, bundle)
+        known = _registered(tracker.client, run_id, digest)
+        found = known or _register(tracker, run_id, bundle)
         _describe(tracker.client, found, {**tags, "kind": kind, DIGEST: digest}, bundle)
-        if champion:
+        if champion and (known is None or CHAMPION not in tracker.client.get_registered_model(MODEL).aliases):
             tracker.client.set_registered_model_alias(MODEL, CHAMPION, found)
     except KeyError:
         logger.warning("MLflow: it has not heard of this training, so the model was not registered")

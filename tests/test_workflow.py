@@ -381,3 +381,16 @@ def test_what_is_registered_already_is_not_registered_again(runs):
     (version,) = client.search_model_versions("name='fer_search'")
     assert (version.version, version.run_id) == (before.version, before.run_id)
     assert version.tags["search"] == "demo"
+
+
+def test_who_was_exported_last_stays_the_champion_when_an_older_search_is_sent_again(runs):
+    client = MlflowClient(local_store(runs))
+    first = client.get_model_version_by_alias("fer_search", "champion")
+    tags = {"bundle_sha256": "another bundle's"}
+    last = client.create_model_version("fer_search", first.source, first.run_id, tags=tags).version
+    client.set_registered_model_alias("fer_search", "champion", last)
+    workflow.sync("demo", runs=runs)
+    assert client.get_model_version_by_alias("fer_search", "champion").version == last
+    client.delete_model_version("fer_search", last)
+    workflow.sync("demo", runs=runs)
+    assert client.get_model_version_by_alias("fer_search", "champion").version == first.version

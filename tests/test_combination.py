@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss
@@ -22,6 +24,7 @@ from fer_search.errors import InvalidInput, NotBetter
 from fer_search.predict import Predictor, read_manifest
 from fer_search.record import describe_data, split_for
 from fer_search.runs import LOGITS, RESULT, SETTINGS, write_json
+from fer_search.tracking import Tracker
 from fer_search.training.measurement import measure_training
 from fer_search.training.model import build_model
 from fer_search.training.run import WEIGHTS
@@ -328,6 +331,29 @@ def test_nothing_is_exported_where_the_best_alone_is_not_beaten(runs, tmp_path, 
     ):
         export_combination("soup", ["one", "astray"], tmp_path / "bundle", runs=runs)
     assert not any(path.name.startswith("bundle") for path in [*runs.rglob("*"), *tmp_path.rglob("*")])
+
+
+def test_the_command_prints_the_comparison_and_registers_a_version_that_is_not_the_champion(copies, fer_search):
+    uri = f"sqlite:///{copies}/mlflow.db"
+    settings = json.loads((copies / "one" / SETTINGS).read_text())
+    (copies / "one" / SETTINGS).write_text(json.dumps({**settings, "tracking_uri": uri}))
+    Tracker(uri).create_run(search_id="one", key="train", name="one", time=0.0, tags={})
+    done = fer_search("export", "one", "--ensemble", "--with", "opposite", "--runs", copies)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "ensemble, chosen",
+        "disagreement",
+        "second, the best alone (",
+        "McNemar p =",
+        "the figure to believe",
+    ):
+        assert text in done.stdout
+    client = MlflowClient(uri)
+    (version,) = client.search_model_versions("name='fer_search'")
+    assert version.tags["kind"] == "ensemble"
+    assert "champion" not in client.get_registered_model("fer_search").aliases
+    stored = {Path(file.path).name for file in client.list_artifacts(version.run_id, "bundle_ensemble")}
+    assert stored == {path.name for path in (copies / "one" / "bundle_ensemble").iterdir()}
 
 
 @pytest.mark.parametrize(

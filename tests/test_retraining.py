@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from fer_search import workflow
@@ -172,35 +171,6 @@ def test_the_bundles_recipe_trains_again_to_the_same_result_where_ray_is_not_ins
     (exported,) = [each for each in retrained[0]["seeds"]["trainings"] if each["exported"]]
     (first,) = read_journal(Path(exported["directory"]) / JOURNAL)
     assert [reproducible(epoch) for epoch in again.epochs] == [reproducible(epoch) for epoch in first.epochs]
-
-
-def test_an_ensemble_of_the_seeds_is_a_version_of_its_own_in_the_registry_beside_the_champion(
-    runs, bundle, monkeypatch, capsys
-):
-    client = MlflowClient(local_store(runs))
-    champion = client.get_model_version_by_alias("fer_search", "champion").version
-    monkeypatch.setattr(sys, "argv", ["fer-search", "export", "s", "--ensemble", "--runs", str(runs)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    shown = capsys.readouterr().out
-    assert not ended.value.code, shown
-    for text in (
-        "ensemble, chosen on search-validation",
-        "disagreement",
-        "the best alone (s/retrain",
-        "McNemar p =",
-    ):
-        assert text in shown
-    manifest = read_manifest(runs / "s/bundle_ensemble")
-    assert len(manifest["members"]) > 1
-    (version,) = client.search_model_versions("name='fer_search' and tags.kind = 'ensemble'")
-    assert version.version != champion
-    assert version.tags["search"] == "s"
-    assert client.get_model_version_by_alias("fer_search", "champion").version == champion
-    stored = {Path(file.path).name for file in client.list_artifacts(version.run_id, "bundle_ensemble")}
-    assert {"manifest.json", "model.onnx", *(file["name"] for file in manifest["files"].values())} <= stored
-    workflow.sync("s", runs=runs)
-    assert len(client.search_model_versions("name='fer_search'")) == 2
 
 
 def test_one_configuration_is_too_few_for_rank_agreement_and_three_are_ranked(runs, retrained):

@@ -16,8 +16,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.long_trainings import LongTraining, all_long_trainings, read_logits, read_retraining
 from fer_search.recipe import Recipe
 from fer_search.record import check_fingerprint, form_of, split_for
-from fer_search.runs import LOGITS, RESULT, SETTINGS, read_json, run_directory
-from fer_search.training.measurement import ViewChoice
+from fer_search.runs import LOGITS, RESULT, SETTINGS, existing_run, read_json
 
 PLAIN = "plain"
 """The view set without augmentation, in which networks are compared while a choice among them is made."""
@@ -55,8 +54,12 @@ class Candidate:
 
     def logits(self, views: str) -> NDArray[np.float32]:
         """Return its network's own logits (N, classes) of search-validation: an adjustment is left to the whole."""
-        choice, found = ViewChoice(**self.training.result["prediction"]), self.predicted(views)
-        return found if choice.shift is None else found - choice.temperature[views] * np.array(choice.shift, np.float32)
+        prediction, found = self.training.result["prediction"], self.predicted(views)
+        tau = prediction.get("tau", 0.0)
+        if not tau:
+            return found
+        adjustment: NDArray[np.float32] = self.temperature(views) * tau * np.array(prediction["log_prior"], np.float32)
+        return found + adjustment
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of it; the figures are of search-validation."""
@@ -85,7 +88,7 @@ def read_candidates(runs: Path, names: Sequence[str]) -> list[Candidate]:
     ]
     found: dict[str, Candidate] = {}
     for name in dict.fromkeys(names):
-        directory = run_directory(runs, name)
+        directory = existing_run(runs, name)
         is_search = read_json(directory / SETTINGS)["kind"] == "search"
         trainings = all_long_trainings(directory) if is_search else read_retraining(directory)
         if not trainings:

@@ -64,7 +64,7 @@ def export_combination(kind: Kind, names: Sequence[str], bundle: Path, *, runs: 
         labels = splits.validation.labels
         paired = compare(
             logits["validation"][choice.views].argmax(1),
-            best.logits(best.views).argmax(1),
+            best.predicted(best.views).argmax(1),
             labels,
             num_classes=len(best.form.classes),
         )

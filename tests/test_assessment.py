@@ -242,7 +242,7 @@ def test_a_second_look_at_the_private_images_is_refused_whatever_bundle_asks_and
 
 
 def test_a_bad_other_bundle_costs_no_look_at_the_private_images(first, tmp_path):
-    with pytest.raises(InvalidInput, match=r"manifest\.json: file: must exist"):
+    with pytest.raises(InvalidInput, match="bundle: must be a directory that export wrote"):
         evaluate(first, split="private", against=tmp_path / "nothing", runs=tmp_path)
     assert read_ledger(tmp_path / "private_test_ledger.jsonl") == []
 

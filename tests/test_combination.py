@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from fer_search import load_model
+from fer_search.candidates import read_candidates
 from fer_search.combination import export_combination
 from fer_search.data.fer2013_csv import write_csv
 from fer_search.data.splits import read_ledger
@@ -321,6 +322,15 @@ def test_what_is_alone_is_not_combined(runs, tmp_path, kind, names, message):
         export_combination(kind, names, tmp_path / "bundle", runs=runs)
 
 
+def test_what_a_training_adjusted_for_itself_is_left_to_the_whole(copies):
+    raw, prior = np.load(copies / "one" / LOGITS)["validation/plain"], np.log(np.linspace(1, 7, 7) / 28)
+    temperature = result_of(copies, "one")["prediction"]["temperature"]["plain"]
+    np.savez(copies / "one" / LOGITS, **{"validation/plain": raw - temperature * 0.5 * prior})
+    changed(copies, "one", lambda result: result["prediction"].update(tau=0.5, log_prior=list(prior)))
+    (found,) = read_candidates(copies, ["one"])
+    np.testing.assert_allclose(found.logits("plain"), raw, rtol=1e-4, atol=1e-4)
+
+
 def test_nothing_is_exported_where_the_best_alone_is_not_beaten(runs, tmp_path, fer_search):
     done = fer_search("export", "apart", "--ensemble", "--with", "twin", "--runs", runs)
     assert (done.returncode, done.stdout) == (1, "")
@@ -362,7 +372,7 @@ def test_the_command_prints_the_comparison_and_registers_a_version_that_is_not_t
         (("--soup", "--ensemble"), "ensemble: must not be given with --soup"),
         (("--with", "apart"), "with: must be given with --soup or --ensemble, got ['apart']"),
         (("--soup", "--trial", "3"), "trial: must not be given with --soup, got 3"),
-        (("--ensemble", "--with", "nothing"), "nothing/settings.json: file: must exist"),
+        (("--ensemble", "--with", "nothing"), "name: must be that of a search or a training there"),
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(runs, fer_search, options, message):

@@ -168,6 +168,7 @@ def test_what_a_failing_server_did_not_take_is_known_and_can_be_sent_later(tmp_p
         process.end("FINISHED")
     assert num_unsent(run) == 15
     mark_ended(run, "FINISHED")
+    (run / "settings.json").touch()
     for _ in range(2):
         assert sync("s", tracking_uri=store, runs=tmp_path) == {run: 15}
     check(store, run, "FINISHED")

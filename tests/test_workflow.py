@@ -229,7 +229,7 @@ def test_a_bundle_is_not_overwritten(runs):
 
 
 def test_a_search_on_other_data_than_it_began_with_is_not_resumed(runs, monkeypatch):
-    monkeypatch.setattr(workflow, "load_faces", lambda source: synthesize(100))
+    monkeypatch.setattr("fer_search.record.load_faces", lambda source: synthesize(100))
     with pytest.raises(InvalidInput, match="data: must have the fingerprint"):
         workflow.resume("demo", runs=runs)
 

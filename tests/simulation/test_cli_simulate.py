@@ -83,7 +83,7 @@ def test_a_search_is_replayed_by_its_name(fer_search, tmp_path, make_family):
     ("arguments", "message"),
     [
         (("nowhere.parquet",), "nowhere.parquet: file: must exist and be readable"),
-        (("nothing",), "settings.json: file: must exist"),
+        (("nothing",), "runs: name: must be that of a search or a training there, which has none, got 'nothing'"),
         (("--budgets", "5,x"), "budgets: must be whole numbers from 1, ascending, with commas between them, got '5,x'"),
         (("--budgets", "10,5"), "budgets: must be whole numbers from 1"),
         (("curves.parquet", "--first-rung", 9), "first_rung: must be below the horizon, 9 epochs, got 9"),

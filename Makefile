@@ -13,7 +13,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/cluster tests/chaos -m 'cluster and not long'
+	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 tests/cluster tests/chaos -m 'cluster and not long'
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos tests/tuning/test_run.py tests/cluster -m long

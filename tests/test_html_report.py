@@ -13,17 +13,19 @@ from sklearn.metrics import confusion_matrix
 from fer_search import workflow
 from fer_search.data.faces import EMOTIONS
 from fer_search.data.fer2013 import load_faces
-from fer_search.html_report import training_plots
+from fer_search.html_report import search_plots, training_plots
 from fer_search.html_report.page import Section, report_sections
 from fer_search.html_report.report import report
-from fer_search.journal import FILE_NAME, Journal
+from fer_search.journal import FILE_NAME, Journal, TrialRecord
 from fer_search.long_trainings import read_logits, read_retraining
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
+from fer_search.search_result import SearchResult
 from fer_search.tracking import Tracker
 from fer_search.tracking_uri import local_store
 from fer_search.training.metrics import evaluate
 from fer_search.tuning.connection import Resources
+from fer_search.tuning.space_file import read_space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SPACE = """
@@ -190,3 +192,17 @@ def test_a_browser_opens_it_without_complaint_and_draws_its_theme(runs, tmp_path
     brightness = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
     assert (np.median(brightness) > 240) == (theme == "light")
     assert np.ptp(brightness) > 150
+
+
+@pytest.mark.parametrize(("on_a_line", "there"), [(True, False), (False, True)])
+def test_a_contour_is_drawn_unless_all_trials_are_on_a_line(on_a_line, there):
+    domains = {name: {"low": 0.0, "high": 1.0} for name in "ab"}
+    defaults = {"epochs": 3, "a": 0.5, "b": 0.5}
+    table = {"search": {"metric": "score"}, "space": domains}
+    space = read_space(table, source=Path("x"), defaults=defaults, check=lambda values: [], metrics=["score"])
+    points = [{"a": k / 8, "b": k / 16 if on_a_line else (k * k % 8) / 8} for k in range(8)]
+    trials = [TrialRecord(n, point, 0.0, point=point, epochs=[{"score": n}]) for n, point in enumerate(points)]
+    found = search_plots.contour(SearchResult(Path("x"), {}, space, trials), ["a", "b"])
+    assert (found is not None) is there
+    if found:
+        assert found.png.startswith(b"\x89PNG")

@@ -162,12 +162,14 @@ def slices(result: SearchResult) -> Plot:
 
 
 def contour(result: SearchResult, names: Sequence[str]) -> Plot | None:
-    """Draw how trials rank over two parameters; None where too few trials have them as numbers, or all the same."""
+    """Draw how trials rank over two parameters; None where too few trials have them as numbers, or all are on a line."""
     space, trials = result.space, [trial for trial in result.trials if trial.epochs]
     own = [[trial.parameters[name] for trial in trials] for name in names]
     if len(trials) < 2 * len(names) + 1 or not all(_is_numeric(each) and len(set(each)) > 2 for each in own):
         return None
     places = [_positions(trials, name, space)[0] for name in names]
+    if np.linalg.matrix_rank(np.cov(places), tol=1e-6) < len(names):
+        return None
     ranks = _ranks_within_level(trials, space)
     with drawn(6.0, 4.2) as (figure, axes):
         filled = axes.tricontourf(*places, ranks, levels=np.linspace(0, 1, 11), cmap=COLOR_MAP, alpha=0.9)

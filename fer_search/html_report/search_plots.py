@@ -162,7 +162,7 @@ def slices(result: SearchResult) -> Plot:
 
 
 def contour(result: SearchResult, names: Sequence[str]) -> Plot | None:
-    """Draw how trials rank over two parameters; None where too few trials have them as numbers, or all are on a line."""
+    """Draw how trials rank over two parameters; None where too few have them as numbers, or all are on a line."""
     space, trials = result.space, [trial for trial in result.trials if trial.epochs]
     own = [[trial.parameters[name] for trial in trials] for name in names]
     if len(trials) < 2 * len(names) + 1 or not all(_is_numeric(each) and len(set(each)) > 2 for each in own):

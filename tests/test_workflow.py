@@ -387,7 +387,7 @@ def test_who_was_exported_last_stays_the_champion_when_an_older_search_is_sent_a
     client = MlflowClient(local_store(runs))
     first = client.get_model_version_by_alias("fer_search", "champion")
     tags = {"bundle_sha256": "another bundle's"}
-    last = client.create_model_version("fer_search", first.source, first.run_id, tags=tags).version
+    last = client.create_model_version("fer_search", str(runs / "demo" / "bundle"), first.run_id, tags=tags).version
     client.set_registered_model_alias("fer_search", "champion", last)
     workflow.sync("demo", runs=runs)
     assert client.get_model_version_by_alias("fer_search", "champion").version == last

@@ -54,7 +54,6 @@ def export_bundle(training: Path, bundle: Path, *, selection: dict[str, Any] | N
     training is not finished, and as `write_bundle` does.
     """
     result = read_json(training / RESULT)
-    check_absent(bundle)
     recipe = Recipe.stored(result["recipe"], source=training / RESULT)
     return write_bundle(bundle, result, [Member(recipe, training / WEIGHTS)], kind="training", selection=selection)
 
@@ -209,7 +208,7 @@ def _describe_networks(recipes: Sequence[Recipe], form: ImageForm, network: Any)
     """Return what one network is, or several together are and cost."""
     if len(recipes) == 1:
         return _describe_network(recipes[0], form, network)
-    each = [_describe_network(*pair) for pair in zip(recipes, [form] * len(recipes), network.members, strict=True)]
+    each = [_describe_network(recipe, form, one) for recipe, one in zip(recipes, network.members, strict=True)]
     return {
         "backbone": ", ".join(dict.fromkeys(one["backbone"] for one in each)),
         **{key: sum(one[key] for one in each) for key in ("num_parameters", "flops")},

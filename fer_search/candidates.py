@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fer_search.data.faces import ImageForm
 from fer_search.data.fer2013 import load_faces
-from fer_search.data.splits import Splits
+from fer_search.data.splits import JUDGED_BY, Splits
 from fer_search.errors import InvalidInput, problem
 from fer_search.long_trainings import LongTraining, all_long_trainings, read_logits, read_retraining
 from fer_search.recipe import Recipe
@@ -20,8 +20,6 @@ from fer_search.runs import LOGITS, RESULT, SETTINGS, existing_run, read_json
 
 PLAIN = "plain"
 """The view set without augmentation, in which networks are compared while a choice among them is made."""
-JUDGED_BY = ("split_seed", "validation_fraction", "drop_test_duplicates")
-"""The fields of a recipe that say which images are kept for judging."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _of_one_origin(candidates: Sequence[Candidate]) -> list[Candidate]:
     largest = next((group for group in groups.values() if len(group) > 1), [])
     what = "finished trainings with the same network and first weights (weights_seed=N in retrain, or the same seed)"
     _check_several(largest or candidates[:1], what)
-    return sorted(largest, key=lambda each: _plain_merit(each), reverse=True)
+    return sorted(largest, key=_plain_merit, reverse=True)
 
 
 def _plain_merit(candidate: Candidate) -> tuple[float, float]:

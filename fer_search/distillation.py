@@ -6,7 +6,8 @@ Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network (2015, ht
 from pathlib import Path
 
 from fer_search.data.fer2013 import load_faces
-from fer_search.data.soft_labels import SPLIT_FIELDS, SoftLabels, write_soft_labels
+from fer_search.data.soft_labels import SoftLabels, write_soft_labels
+from fer_search.data.splits import JUDGED_BY
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import read_toml
 from fer_search.predict import Predictor
@@ -56,7 +57,7 @@ def _recipe_of(bundle: Path, teacher: Predictor) -> Recipe:
     problems = [
         problem(path, key, rule.format(getattr(first, key)), getattr(other, key))
         for path, other in zip(paths[1:], others, strict=True)
-        for key in SPLIT_FIELDS
+        for key in JUDGED_BY
         if getattr(other, key) != getattr(first, key)
     ]
     if problems:

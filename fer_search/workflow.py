@@ -51,7 +51,7 @@ from fer_search.warm_start import take_over
 
 logger = logging.getLogger(__name__)
 
-BUNDLE = "bundle"
+BUNDLE = FOLDERS["training"]
 
 
 def search(

@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from fer_search.atomic import replacing
 from fer_search.data.faces import Faces
 from fer_search.data.problems import reject
+from fer_search.data.splits import JUDGED_BY
 from fer_search.errors import InvalidInput, problem
 from fer_search.files import MOST_TABLE_BYTES, check_file, check_unpacked
 
-SPLIT_FIELDS = ("split_seed", "validation_fraction", "drop_test_duplicates")
-"""The fields of a recipe that decide which images a training must not know; how many of the others it learns from
-(`fit_fraction`) is its own affair."""
 SUM_TOLERANCE = 1e-3
 _FORMAT = 1
 _ABOUT = b"fer_search.soft_labels"
@@ -42,7 +40,7 @@ class SoftLabels:
     probabilities: NDArray[np.float32]  # (M, classes), rows sum to 1
     classes: tuple[str, ...]
     fingerprint: str  # of the faces, all of them, whose fit images these are
-    split: dict[str, Any]  # the SPLIT_FIELDS of the recipe that divided them
+    split: dict[str, Any]  # the JUDGED_BY of the recipe that divided them
     made: dict[str, Any]  # by which command and from what, for people to read
 
     @classmethod
@@ -57,7 +55,7 @@ class SoftLabels:
     ) -> SoftLabels:
         """Return the soft labels of the `fit` images, `probabilities` (N, classes); copies have the same ones."""
         images, first = np.unique(_hashes(fit), return_index=True)
-        chosen = {key: split[key] for key in SPLIT_FIELDS}
+        chosen = {key: split[key] for key in JUDGED_BY}
         return cls(images, probabilities[first].astype(np.float32), fit.classes, fingerprint, chosen, dict(made))
 
     def digest(self) -> str:
@@ -66,8 +64,8 @@ class SoftLabels:
         return hashlib.sha256(content).hexdigest()[:16]
 
     def check_split(self, faces: Faces, split: Mapping[str, Any], *, source: object) -> None:
-        """Raise InvalidInput unless they were made for these faces, divided by these SPLIT_FIELDS of a recipe."""
-        asked = {"classes": faces.classes, "fingerprint": faces.fingerprint(), **{k: split[k] for k in SPLIT_FIELDS}}
+        """Raise InvalidInput unless they were made for these faces, divided by these JUDGED_BY of a recipe."""
+        asked = {"classes": faces.classes, "fingerprint": faces.fingerprint(), **{k: split[k] for k in JUDGED_BY}}
         there = {"classes": self.classes, "fingerprint": self.fingerprint, **self.split}
         rule = "must be {!r}, as in the training, or they may know images that it is judged on"
         reject([problem(source, key, rule.format(asked[key]), there[key]) for key in asked if asked[key] != there[key]])
@@ -141,5 +139,5 @@ def _from(table: Any, about: Mapping[str, Any]) -> SoftLabels:
     rows = table.column("probabilities").combine_chunks()
     # Not to_numpy, which imports pandas.
     values = np.from_dlpack(rows.flatten()).astype(np.float32).reshape(len(images), len(classes))
-    split = {key: about["split"][key] for key in SPLIT_FIELDS}
+    split = {key: about["split"][key] for key in JUDGED_BY}
     return SoftLabels(images, values, classes, str(about["fingerprint"]), split, dict(about["made"]))

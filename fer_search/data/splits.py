@@ -25,6 +25,9 @@ from fer_search.errors import InvalidInput, problem
 # final choice is made on the same images.
 HELD_OUT_FRACTION = 0.1
 HELD_OUT_SEED = 0
+JUDGED_BY = ("split_seed", "validation_fraction", "drop_test_duplicates")
+"""The fields of a recipe that decide which images a training is judged on and must not know; how many of the others it
+learns from (`fit_fraction`) is its own affair."""
 
 
 @dataclass(frozen=True)

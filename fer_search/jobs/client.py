@@ -29,6 +29,9 @@ RECONNECT_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0
 """How long a cluster that is followed may not answer."""
 POLL_SECONDS = 0.5
+NO_AGENT = "No available agent"
+"""What Ray answers, as an error of the server, while the head's agent is not there; the job is not queued then."""
+AGENT_SECONDS = 120.0
 STOP_SECONDS = 600
 """How long a job may take to stop: a search stops when each of its trials has finished the epoch that it is in."""
 
@@ -104,17 +107,30 @@ class Cluster:
         environment: Mapping[str, str],
         resources: Mapping[str, float],
     ) -> None:
-        """Queue `python -m MODULE ARGUMENTS...` in a copy of `working_dir`; `resources` are those of its process."""
-        self._client.submit_job(
-            entrypoint=shlex.join(["python", "-m", module, *arguments]),
-            submission_id=job,
-            runtime_env={
-                "working_dir": str(working_dir),
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment},
-            },
-            metadata={OWN: version("fer-search"), "run": run, "command": shlex.join(arguments)},
-            **resources,
-        )
+        """Queue `python -m MODULE ARGUMENTS...` in a copy of `working_dir`; `resources` are those of its process.
+
+        The dashboard of a head that has just started answers before the agent that takes jobs is there: that is waited
+        for. Raises InvalidInput where the cluster does not take the job.
+        """
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=shlex.join(["python", "-m", module, *arguments]),
+                    submission_id=job,
+                    runtime_env={
+                        "working_dir": str(working_dir),
+                        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment},
+                    },
+                    metadata={OWN: version("fer-search"), "run": run, "command": shlex.join(arguments)},
+                    **resources,
+                )
+                return
+            except RuntimeError as error:
+                if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    found = str(error).strip().splitlines()[-1]
+                    raise InvalidInput(problem(self.address, "job", "must be taken by the cluster", found)) from error
+            time.sleep(RECONNECT_SECONDS)
 
     def jobs(self) -> list[Job]:
         """Return our jobs, the newest first."""

@@ -1,16 +1,14 @@
-"""A quadratic that satisfies the Objective contract: the workload of the search tests, and a script to kill.
+"""Searches of the toy objective, and a script to kill.
 
 python toy.py DIRECTORY NUM_TRIALS [SECONDS_PER_EPOCH] [HOST:PORT]
 """
 
-import json
-import math
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from toy_objective import HORIZON, ToyObjective
 
 from fer_search.journal import FILE_NAME, Journal
 from fer_search.tuning.connection import Resources
@@ -18,41 +16,6 @@ from fer_search.tuning.run import run_trials
 from fer_search.tuning.space import Space
 from fer_search.tuning.space_file import read_space
 from fer_search.tuning.state import SearchState
-
-HORIZON = 9
-
-
-@dataclass(frozen=True)
-class ToyReport:
-    metrics: dict[str, float]
-    epoch: int
-
-    def save(self, directory: Path) -> None:
-        (directory / "state.json").write_text(json.dumps(self.epoch))
-
-
-@dataclass(frozen=True)
-class ToyObjective:
-    """A curve that rises to 1 - (x - 2)^2 / 100; x above 8 diverges, x below -9 gives NaN, at the second epoch."""
-
-    seconds: float = 0.0
-    broken: bool = False
-
-    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[ToyReport]:
-        first = json.loads((resume_from / "state.json").read_text()) + 1 if resume_from else 1
-        for epoch in range(first, parameters["epochs"] + 1):
-            time.sleep(self.seconds)
-            if self.broken and epoch == 2:
-                raise RuntimeError("the disk is on fire")
-            score = (1 - (parameters["x"] - 2) ** 2 / 100) * (1 - 0.5**epoch)
-            if epoch == 2 and parameters["x"] > 8:
-                raise FloatingPointError("x is too large")
-            if epoch == 2 and parameters["x"] < -9:
-                score = math.nan
-            yield ToyReport({"score": score}, epoch)
-
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """It takes no memory to speak of."""
 
 
 def toy_space(num_trials: int, **search: Any) -> Space:

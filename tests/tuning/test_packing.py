@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import ray
-from toy import HORIZON, ToyReport, toy_space
+from toy import toy_space
+from toy_objective import HORIZON, ToyReport
 
 from fer_search.errors import InvalidInput
 from fer_search.journal import FILE_NAME, Journal, read_events, read_journal

@@ -9,12 +9,14 @@ anything about values that were never tried. It is about this search's trials, n
 """
 
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
@@ -30,6 +32,8 @@ NUM_TREES = 50
 NUM_SHUFFLES = 5
 MANY_TRIALS = 250
 """From here on a forest says more and takes longer: half of the forests, a third of the trees and one shuffle do."""
+NUM_PROCESSES = min(2, os.cpu_count() or 1)
+"""Seconds of work, of which each process's start is one or two: more of them would be hardly faster."""
 
 Floats = NDArray[np.float64]
 
@@ -157,26 +161,35 @@ def _encode(values: Mapping[int, Any], num_trials: int) -> Floats:
 
 def _bootstrap(encoded: Sequence[Floats], targets: Floats) -> tuple[Floats, float]:
     """Return the importances (forest, parameter), and the share of the targets' variance that the forests explain."""
-    generator = np.random.default_rng(0)
     table = np.hstack(encoded)
     ends = np.cumsum([columns.shape[1] for columns in encoded])
     blocks = [slice(end - columns.shape[1], end) for end, columns in zip(ends, encoded, strict=True)]
-    errors = []
     many = len(targets) > MANY_TRIALS
     forests, trees, shuffles = (NUM_FORESTS // 2, NUM_TREES // 3, 1) if many else (NUM_FORESTS, NUM_TREES, NUM_SHUFFLES)
-    for number in range(forests):
-        drawn = generator.integers(len(targets), size=len(targets))
-        left = np.setdiff1d(np.arange(len(targets)), drawn)
-        forest = ExtraTreesRegressor(trees, min_samples_leaf=3, random_state=number)
-        forest.fit(table[drawn], targets[drawn])
-        shuffled = [_shuffled(table[left], block, generator) for block in blocks for _ in range(shuffles)]
-        predictions = forest.predict(np.concatenate([table[left], *shuffled])).reshape(-1, len(left))
-        errors.append(np.square(predictions - targets[left]).mean(axis=1))
+    # Processes of their own leave this one to whatever else it does meanwhile, as a report draws its plots.
+    errors = Parallel(n_jobs=NUM_PROCESSES)(
+        delayed(_errors_of_a_forest)(table, blocks, targets, seed=seed, trees=trees, shuffles=shuffles)
+        for seed in range(forests)
+    )
     intact, after = np.array(errors)[:, :1], np.array(errors)[:, 1:].reshape(forests, len(blocks), shuffles)
     # Exchanging a value for an independent one adds twice the variance that hangs on it (Jansen 1999). What is shuffled
     # without effect must be 0, and not what the order of a sum leaves.
     importances = (after.mean(axis=2) - intact) / (2 * targets.var())
     return importances.round(9), float(1 - intact.mean() / targets.var())
+
+
+def _errors_of_a_forest(
+    table: Floats, blocks: Sequence[slice], targets: Floats, *, seed: int, trees: int, shuffles: int
+) -> Floats:
+    """Return the squared error on the trials that were not drawn: as they are, then with each block's shuffles."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(targets), size=len(targets))
+    left = np.setdiff1d(np.arange(len(targets)), drawn)
+    forest = ExtraTreesRegressor(trees, min_samples_leaf=3, random_state=seed)
+    forest.fit(table[drawn], targets[drawn])
+    shuffled = [_shuffled(table[left], block, generator) for block in blocks for _ in range(shuffles)]
+    predictions = forest.predict(np.concatenate([table[left], *shuffled])).reshape(-1, len(left))
+    return np.asarray(np.square(predictions - targets[left]).mean(axis=1))
 
 
 def _shuffled(table: Floats, block: slice, generator: np.random.Generator) -> Floats:

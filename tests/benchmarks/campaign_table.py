@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from campaign_steps import BUDGETS, SEARCH, Budget, Step, first_steps, later_steps
-from extrapolation import extrapolate
+from extrapolation import SMALLEST_DEVIATION, extrapolate
 from numpy.typing import NDArray
 
 from fer_search.data.fer2013 import load_faces
@@ -28,8 +28,6 @@ PUBLISHED = (
     ("EfficientNet-B2", 0.708), ("ResNet34", 0.724), ("DenseNet121", 0.732),
     ("ResMaskingNet, 143 M parameters, 10 views", 0.7414), ("ensembles of seven or eight, at most", 0.768),
 )  # fmt: skip
-SMALLEST_DEVIATION = 0.004
-"""Between seeds, where fewer than three say; a third of the noise of PublicTest's images."""
 
 
 @dataclass(frozen=True)

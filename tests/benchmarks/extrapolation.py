@@ -5,17 +5,27 @@ https://arxiv.org/abs/1712.00409). Few points say little about the ceiling a, so
 error, a = 1, is fitted too: between the two lies most of what a fit of either alone would hide (how to weigh them:
 Burnham and Anderson 2002). fer_search's own curve model predicts configurations within the lengths it has seen, and is
 no help beyond them.
+
+    python tests/benchmarks/extrapolation.py RUN RUN RUN... --at 30 100 300
+
+continues trainings of one recipe that differ in their epochs, or in how many images they were fitted to.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_search.runs import RESULT, read_json
+
 Array = NDArray[np.float64]
 NUM_RESAMPLES = 300
 LOW, HIGH = 2.5, 97.5
+SMALLEST_DEVIATION = 0.004
+"""Between seeds, where fewer than three say; a third of the noise of PublicTest's images."""
 POWERS = np.geomspace(0.02, 3.0, 120)
 """What the power of a law is chosen from; for each, the best ceiling and gap are found by linear least squares."""
 
@@ -100,3 +110,30 @@ def _fitted(x: Array, seen: Array, deviation: Array, targets: Array, *, ceiling:
         best = np.where(better, likelihood, best)
         values = np.where(better[:, None], top[:, None] - gap[:, None] * targets**-power, values)
     return values, best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="directories of finished trainings")
+    parser.add_argument("--at", type=float, nargs="+", required=True, help="epochs or images to expect an accuracy of")
+    arguments = parser.parse_args()
+    results = [read_json(run / RESULT) for run in arguments.runs]
+    by_epochs = len({result["data"]["num_fit"] for result in results}) == 1
+    sizes = [result["recipe"]["epochs"] if by_epochs else result["data"]["num_fit"] for result in results]
+    figures = [result["metrics"]["public"][result["prediction"]["views"]] for result in results]
+    for size, each in sorted(zip(sizes, figures, strict=True), key=lambda pair: pair[0]):
+        low, high = each["accuracy_low"], each["accuracy_high"]
+        print(f"{size:>8,} measured {each['accuracy']:.1%} ({low:.1%} to {high:.1%})")
+    found = extrapolate(
+        sizes,
+        [each["accuracy"] for each in figures],
+        num_images=figures[0]["num_images"],
+        seed_deviation=SMALLEST_DEVIATION,
+        at=arguments.at,
+    )
+    for expected in found:
+        print(f"{expected.size:>8,.0f} expected {expected.value:.1%} ({expected.low:.1%} to {expected.high:.1%})")
+
+
+if __name__ == "__main__":
+    main()

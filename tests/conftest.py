@@ -1,5 +1,6 @@
 """Faces and recipes small enough for a test, and no random state left behind."""
 
+import gc
 import os
 import secrets
 import subprocess
@@ -37,6 +38,12 @@ sys.stdin.read()
 def pytest_collection_modifyitems(items):
     """Begin with the longest files, so that none of them is left for the end, when one process would run it alone."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish():
+    """Take what was loaded by now for good: each training collects garbage, and need not look through all of that."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import gc
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -24,11 +25,13 @@ from fer_search.cli import main
 from fer_search.data.faces import Faces
 from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
+from fer_search.tracking_uri import local_store
 
 LONGEST = ("test_workflow.py", "test_run.py", "test_faults.py", "test_retraining.py", "test_trainer.py")
 Done = namedtuple("Done", "returncode stdout stderr")
 RAY = """
 import sys, ray
+ray._private.node.Node.start_log_monitor = lambda self: None  # it reads all logs ten times a second, for nobody
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
@@ -120,6 +123,23 @@ def fer_search(tmp_path, monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def with_stores(tmp_path_factory):
+    """Return a function that puts empty stores of MLflow and Optuna into a directory: making them takes seconds."""
+    from mlflow import MlflowClient
+    from optuna.storages import RDBStorage
+
+    made = tmp_path_factory.mktemp("stores")
+    MlflowClient(local_store(made)).search_experiments()
+    RDBStorage(f"sqlite:///{made / 'optuna.db'}")
+
+    def put(directory):
+        shutil.copytree(made, directory, dirs_exist_ok=True)
+        return directory
+
+    return put
 
 
 @pytest.fixture

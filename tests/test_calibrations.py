@@ -52,11 +52,11 @@ high = 0.5
 
 
 @pytest.fixture(scope="module")
-def runs(cluster, tmp_path_factory):
+def runs(cluster, tmp_path_factory, with_stores):
     """A calibration of four configurations."""
     folder = tmp_path_factory.mktemp("calibration")
     (folder / "space.toml").write_text(SPACE)
-    done = CliRunner().invoke(app, command(folder / "runs"))
+    done = CliRunner().invoke(app, command(with_stores(folder / "runs")))
     assert done.exit_code == 0, done.output
     return folder / "runs"
 

@@ -46,13 +46,12 @@ def recipe(small):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, data, recipe, knowing, misled):
+def runs(tmp_path_factory, with_stores, data, recipe, knowing, misled):
     """Trainings as `train` leaves them: three that began at the same weights, and two that did not.
 
     Between `one` and `opposite` lies a network that knows the images of search-validation.
     """
-    runs = tmp_path_factory.mktemp("combination").resolve() / "runs"
-    runs.mkdir()
+    runs = with_stores(tmp_path_factory.mktemp("combination").resolve() / "runs")
     write_csv(data, runs / "faces.csv")
     splits = split_for(data, recipe)
     apart = recipe.replace({"weights_seed": 0, "seed": 5})

@@ -75,10 +75,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(cluster, tmp_path_factory):
+def runs(cluster, tmp_path_factory, with_stores):
     """A finished search whose winner was trained, with its report."""
-    runs = tmp_path_factory.mktemp("report") / "runs"
-    runs.mkdir()
+    runs = with_stores(tmp_path_factory.mktemp("report") / "runs")
     (runs / "space.toml").write_text(SPACE)
     workflow.search(runs / "space.toml", name="s", resources=Resources(max_concurrent=1), runs=runs)
     workflow.retrain("s", overrides={"epochs": 1}, runs=runs)

@@ -55,9 +55,9 @@ def data(tmp_path_factory, faces):
 
 
 @pytest.fixture(scope="module")
-def noise(tmp_path_factory, data):
+def noise(tmp_path_factory, with_stores, data):
     """A run of two folds that was killed in its second fold's second epoch and went on: its runs, and what it found."""
-    runs = tmp_path_factory.mktemp("noise") / "runs"
+    runs = with_stores(tmp_path_factory.mktemp("noise") / "runs")
     state_dict, calls = Trainer.state_dict, itertools.count(1)
 
     class Killed(BaseException):

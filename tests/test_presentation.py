@@ -5,7 +5,6 @@ The search is one on disk whose journals are written by hand, so that nothing ha
 
 import base64
 import json
-import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -65,14 +64,6 @@ RACED = {2: (0.50, 0.51, 0.49), 3: (0.56, 0.58, 0.57), 0: (0.40, 0.41, 0.42)}
 
 
 @pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """The data base of a store with nothing in it, which takes MLflow seconds to make."""
-    directory = tmp_path_factory.mktemp("store")
-    MlflowClient(local_store(directory)).search_experiments()
-    return directory / "mlflow.db"
-
-
-@pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     """The checked space, which takes seconds too."""
     path = tmp_path_factory.mktemp("space") / "space.toml"
@@ -81,10 +72,9 @@ def plan(tmp_path_factory):
 
 
 @pytest.fixture
-def search(tmp_path, empty_store, plan):
+def search(tmp_path, with_stores, plan):
     """A search of four trials that has ended, in MLflow as its writer leaves it."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    directory, uri = tmp_path / "s", local_store(tmp_path)
+    directory, uri = tmp_path / "s", local_store(with_stores(tmp_path))
     settings = {
         "kind": "search", "search_id": "abc", "space_file": "space.toml", "space": plan.table,
         "parameters": plan.space.parameters, "resources": {}, "address": None, "tracking_uri": uri,

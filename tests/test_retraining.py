@@ -41,8 +41,8 @@ TRIALS = [(0.002, 0.5), (0.01, 0.7), (0.02, 0.6), (0.04, 0.9)]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("retraining") / "runs"
+def runs(tmp_path_factory, with_stores):
+    runs = with_stores(tmp_path_factory.mktemp("retraining") / "runs")
     table = {"base": BASE, "space": {"max_lr": {"low": 0.001, "high": 0.05}}, "search": {"num_trials": len(TRIALS)}}
     space = check_space(table, source=Path("space.toml"))
     faces = synthesize()

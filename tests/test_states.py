@@ -57,9 +57,9 @@ first_rung = 1
 
 
 @pytest.fixture(scope="module")
-def runs(cluster, tmp_path_factory, an_hour_goes_by):
+def runs(cluster, tmp_path_factory, with_stores, an_hour_goes_by):
     """One search to its end and one until its time is up, in one directory."""
-    directory = tmp_path_factory.mktemp("states")
+    directory = with_stores(tmp_path_factory.mktemp("states"))
     for name, how, budget in (("stopping", STOPPING, Budget()), ("endless", ENDLESS, Budget(hours=1))):
         space = directory / f"{name}.toml"
         space.write_text(BASE + how)

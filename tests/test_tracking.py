@@ -14,10 +14,8 @@ from fer_search.tracking_uri import check_uri, local_store
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("store")
-    Tracker(local_store(directory)).client.search_experiments()  # makes the data base once
-    return local_store(directory)
+def store(tmp_path_factory, with_stores):
+    return local_store(with_stores(tmp_path_factory.mktemp("store")))
 
 
 def tracker_for(store, search_id, trials=(), **more):

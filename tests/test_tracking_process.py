@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
 from fer_search.recipe import Recipe
-from fer_search.tracking import EXPERIMENT, Tracker
+from fer_search.tracking import EXPERIMENT
 from fer_search.tracking_process import TrackingProcess
 from fer_search.tracking_state import (
     RunDescription,
@@ -38,10 +38,8 @@ PARAMETERS = Recipe().model_dump()
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("store")
-    Tracker(local_store(directory)).client.search_experiments()  # makes the data base once
-    return local_store(directory)
+def store(tmp_path_factory, with_stores):
+    return local_store(with_stores(tmp_path_factory.mktemp("store")))
 
 
 @pytest.fixture

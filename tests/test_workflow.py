@@ -41,9 +41,9 @@ DEMO = Path(__file__).with_name("demo.py")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, with_stores):
     """The tutorial with five short trials."""
-    runs = tmp_path_factory.mktemp("demo") / "runs"
+    runs = with_stores(tmp_path_factory.mktemp("demo") / "runs")
     command = [sys.executable, str(DEMO), "--runs", str(runs), "--name", "demo", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr

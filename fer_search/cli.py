@@ -34,17 +34,8 @@ from fer_search.cli_search import compare, race, resume, retrain, search
 from fer_search.cli_simulate import simulate
 from fer_search.configuration import option_defaults, read_configuration
 from fer_search.errors import InvalidInput, NotBetter, problem
-from fer_search.terminal import (
-    err,
-    going_on,
-    out,
-    print_evaluation,
-    print_links,
-    print_next,
-    print_selection,
-    print_training,
-    progress,
-)
+from fer_search.printing import print_evaluation, print_links, print_next, print_selection, print_training
+from fer_search.terminal import err, going_on, out, progress
 
 if TYPE_CHECKING:
     from fer_search.combination import Kind

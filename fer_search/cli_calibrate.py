@@ -17,7 +17,8 @@ from fer_search.cli_options import (
     RunsOption,
     TrackingOption,
 )
-from fer_search.terminal import err, going_on, out, print_json, print_table, progress
+from fer_search.printing import print_json, print_table
+from fer_search.terminal import err, going_on, out, progress
 
 if TYPE_CHECKING:
     from fer_search.rank_agreement import Agreement

@@ -9,8 +9,9 @@ import typer
 
 from fer_search.cli_options import CpusOption, GpusOption, JsonOption
 from fer_search.errors import InvalidInput
+from fer_search.printing import print_json, print_table
 from fer_search.report_jobs import jobs_table, nodes_table
-from fer_search.terminal import err, out, print_json, print_table
+from fer_search.terminal import err, out
 
 if TYPE_CHECKING:
     from fer_search.jobs.client import Cluster

@@ -16,9 +16,10 @@ from fer_search.cli_options import (
     read_recipe,
 )
 from fer_search.errors import InvalidInput, problem
+from fer_search.printing import print_json, print_status, print_table
 from fer_search.report import audit_tables, maps_line, model_table
 from fer_search.report_importance import importances_table
-from fer_search.terminal import err, out, print_json, print_status, print_table, watch
+from fer_search.terminal import err, out, watch
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before you search on it.")
 model_app = typer.Typer(no_args_is_help=True, help="Look at a network before you train it.")

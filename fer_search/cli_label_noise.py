@@ -15,7 +15,8 @@ from fer_search.cli_options import (
     TrackingOption,
     read_recipe,
 )
-from fer_search.terminal import err, going_on, out, print_json, progress
+from fer_search.printing import print_json
+from fer_search.terminal import err, going_on, out, progress
 
 
 def label_noise(

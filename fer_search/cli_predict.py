@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from fer_search.cli_options import JsonOption
+from fer_search.printing import print_json, print_table
 from fer_search.report import predictions_table
-from fer_search.terminal import err, print_json, print_table
+from fer_search.terminal import err
 
 
 def predict(

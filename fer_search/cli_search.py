@@ -26,20 +26,17 @@ from fer_search.cli_options import (
 )
 from fer_search.completion import offered_runs
 from fer_search.errors import InvalidInput, problem
-from fer_search.terminal import (
-    err,
+from fer_search.printing import (
     finish_race,
     finish_search,
-    going_on,
     print_links,
     print_next,
     print_packing,
     print_preview,
     print_retraining,
     print_search,
-    progress,
-    shown,
 )
+from fer_search.terminal import err, going_on, progress, shown
 
 
 def search(

@@ -10,8 +10,9 @@ import typer
 from fer_search.cli_options import JsonOption, RunsOption
 from fer_search.completion import offered_runs
 from fer_search.errors import InvalidInput, problem
+from fer_search.printing import print_json, print_table
 from fer_search.report_simulation import differences_table, problem_lines, regrets_table
-from fer_search.terminal import err, out, print_json, print_table
+from fer_search.terminal import err, out
 
 if TYPE_CHECKING:
     from fer_search.emulator import Emulator

@@ -14,9 +14,10 @@ import pytest
 import typer
 
 from fer_search.journal import FILE_NAME, Journal
+from fer_search.printing import finish_race, finish_search
 from fer_search.races import RaceResult
 from fer_search.search_result import SearchResult
-from fer_search.terminal import finish_race, finish_search, progress
+from fer_search.terminal import progress
 from fer_search.tuning.race import Standing
 from fer_search.tuning.space_file import read_space
 

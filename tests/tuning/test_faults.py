@@ -93,7 +93,7 @@ def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start
     assert f"{number.name}: each trial stops after the epoch that it is in" in said
     (trial,) = read_journal(tmp_path / FILE_NAME)
     assert (trial.state, len(trial.epochs)) == ("PAUSED", 3)
-    assert start(tmp_path, 3, 0.02).wait(timeout=120) == 0
+    assert search_toy(tmp_path, 3, resources=ONE)
     assert len(check_curves(tmp_path)) == 3
 
 
@@ -109,7 +109,7 @@ def test_at_a_second_signal_the_search_stops_in_the_middle_of_an_epoch(tmp_path,
     assert "Traceback" not in process.stderr.read()
     (trial,) = read_journal(tmp_path / FILE_NAME)
     assert (trial.ended, trial.epochs, trial.failures) == (False, [], [])
-    assert start(tmp_path, 1, 0.02).wait(timeout=120) == 0
+    assert search_toy(tmp_path, 1, resources=ONE)
     check_curves(tmp_path)
 
 

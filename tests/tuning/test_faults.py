@@ -98,8 +98,9 @@ def test_at_a_signal_every_trial_stops_after_its_epoch_and_waits(tmp_path, start
 
 
 def test_at_a_second_signal_the_search_stops_in_the_middle_of_an_epoch(tmp_path, start, cluster):
+    others = set(workers(cluster))  # of the test before, about to end
     process = start(tmp_path, 1, 60.0)
-    until(lambda: workers(cluster))
+    until(lambda: set(workers(cluster)) - others)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1)

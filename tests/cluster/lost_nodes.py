@@ -32,7 +32,7 @@ from services import (
 from fer_search.journal import FILE_NAME, read_events
 
 NAME = "three"
-TRIALS = 20
+TRIALS = 12
 EPOCHS = 9
 RECIPE = (f"epochs={EPOCHS}", "fit_fraction=0.2", "validation_fraction=0.05", "batch_size=16")
 FIRST_PORT = 6379

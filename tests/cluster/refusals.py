@@ -31,13 +31,13 @@ class Scene:
         self.token = make_token(directory)
         self.head, self.worker = Host(0, "head"), Host(1, "worker")
         self.faces = directory / "faces.csv"
+        self.jobs_before: list[str] = []
         write_csv(synthesize(60), self.faces)
 
     def refused(
         self, *expected: str, options: tuple[object, ...] = (), token: Path | None = None, address: str = ""
     ) -> None:
         """Submit a search that must be refused for the reasons that are expected, and leave nothing behind."""
-        before = self.jobs()
         where = ["--address", address] if address else []
         command = ["search", SPACE, "--name", "x", "--runs", self.runs, *options]
         done = fer_search(self.head, token or self.token, "submit", *where, *command)
@@ -48,7 +48,7 @@ class Scene:
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         for each in expected:
             assert any(each in line for line in lines), (each, done.stderr)
-        assert self.jobs() == before
+        assert self.jobs() == self.jobs_before
         assert not (self.runs / "x").exists()
 
     def jobs(self) -> list[str]:
@@ -66,6 +66,7 @@ def main(directory: Path) -> None:
     wait_for_dashboard(scene.head)
     start_node(scene.worker, directory, scene.token, "worker", scene.head.address, cpus=1, disk=DISK)
     until(lambda: len(nodes(scene)) == 2, seconds=120, what="two nodes")
+    scene.jobs_before = scene.jobs()
     wrong_addresses_and_tokens(scene)
     other_versions(scene)
     scene.refused("gpus per trial: must be at most 0, the most of any node, got 1.0", options=("--gpus-per-trial", 1))

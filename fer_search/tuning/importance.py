@@ -9,14 +9,14 @@ anything about values that were never tried. It is about this search's trials, n
 """
 
 import math
-import os
+import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.ensemble import ExtraTreesRegressor
@@ -32,7 +32,7 @@ NUM_TREES = 50
 NUM_SHUFFLES = 5
 MANY_TRIALS = 250
 """From here on a forest says more and takes longer: half of the forests, a third of the trees and one shuffle do."""
-NUM_PROCESSES = min(2, os.cpu_count() or 1)
+NUM_PROCESSES = min(2, cpu_count())
 """Seconds of work, of which each process's start is one or two: more of them would be hardly faster."""
 
 Floats = NDArray[np.float64]
@@ -167,7 +167,8 @@ def _bootstrap(encoded: Sequence[Floats], targets: Floats) -> tuple[Floats, floa
     many = len(targets) > MANY_TRIALS
     forests, trees, shuffles = (NUM_FORESTS // 2, NUM_TREES // 3, 1) if many else (NUM_FORESTS, NUM_TREES, NUM_SHUFFLES)
     # Processes of their own leave this one to whatever else it does meanwhile, as a report draws its plots.
-    errors = Parallel(n_jobs=NUM_PROCESSES)(
+    # Ctrl-C ends this one alone, without a traceback of each, and they end with it.
+    errors = Parallel(NUM_PROCESSES, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))(
         delayed(_errors_of_a_forest)(table, blocks, targets, seed=seed, trees=trees, shuffles=shuffles)
         for seed in range(forests)
     )

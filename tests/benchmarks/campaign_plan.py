@@ -18,7 +18,6 @@ TRIAL = {"sam_rho": 0.05, "randaugment_magnitude": 9.0}
 """Where a trial of the search differs from the default recipe, as far as its speed hangs on it."""
 SAME_SPEED = ("epochs", "pretrained", "drop_test_duplicates", "soft_label_weight")
 """The fields that the campaign varies and an epoch's time does not hang on."""
-NUM_FOLDS = 5
 
 
 def print_plan(steps: Sequence[Step], budget: Budget, *, data: str) -> None:
@@ -68,7 +67,7 @@ def work(step: Step, budget: Budget) -> tuple[dict[str, Any], int]:
         case "retrain":
             return trial, budget.long * (1 if "--trial" in words else budget.seeds)
         case "label-noise":
-            return trial, NUM_FOLDS * budget.horizon
+            return trial, budget.folds * budget.horizon
     return {}, 0
 
 

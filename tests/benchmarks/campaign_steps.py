@@ -31,15 +31,16 @@ class Budget:
     image_sizes: tuple[int, ...]
     lengths: tuple[int, ...]  # of the default recipe, for its learning curve
     fractions: tuple[float, ...]  # of the fit images, for the same
+    folds: int  # of the search for label noise, each of which has an image of every class
 
 
 BUDGETS = {
     # Rungs begin at a third of the horizon, later than they would by default: so that many trials come to its end, over
     # the whole range of which the long trainings can be chosen.
-    "full": Budget((), 14, 300, 30, 10, 90, (5, 6), 3, (64, 96, 112), (30, 100), (0.1, 0.3)),
+    "full": Budget((), 14, 300, 30, 10, 90, (5, 6), 3, (64, 96, 112), (30, 100), (0.1, 0.3), 5),
     "small": Budget(
         ("image_size=32", "stem_stride=2", "accumulation=1", "fit_fraction=0.02", "validation_fraction=0.02"),
-        2, 5, 2, None, 8, (2, 3), 3, (48, 64), (3,), (0.005, 0.01),
+        2, 5, 2, None, 8, (2, 3), 3, (48, 64), (3,), (0.005, 0.01), 3,
     ),
 }  # fmt: skip
 
@@ -113,9 +114,10 @@ def later_steps(budget: Budget, ranked: Sequence[int | str], *, data: str, runs:
         evaluate = ("evaluate", str(runs / bundle), *against, *own)
         steps.append(Step(f"evaluate_{kind}", evaluate, needs=kind, output=f"evaluate_{kind}.json"))
     output = ("--output", str(runs / "ensemble_labels.parquet"))
+    folds = ("--folds", str(budget.folds))
     return [
         *steps,
-        Step("noise", ("label-noise", "--name", "noise", *winner, f"epochs={budget.horizon}", *common)),
+        Step("noise", ("label-noise", "--name", "noise", *folds, *winner, f"epochs={budget.horizon}", *common)),
         _training("soft_labels", [*winner, *soft], common),
         Step(
             "distill",

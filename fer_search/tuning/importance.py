@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
-from numpy.typing import NDArray
+from loky import get_reusable_executor
 from scipy.stats import rankdata
-from sklearn.ensemble import ExtraTreesRegressor
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.journal import TrialRecord
+from fer_search.tuning.forests import Floats, errors_of_forests
 from fer_search.tuning.space import Space
 
 MIN_TRIALS = 20
@@ -32,10 +31,8 @@ NUM_TREES = 50
 NUM_SHUFFLES = 5
 MANY_TRIALS = 250
 """From here on a forest says more and takes longer: half of the forests, a third of the trees and one shuffle do."""
-NUM_PROCESSES = min(2, cpu_count())
-"""Seconds of work, of which each process's start is one or two: more of them would be hardly faster."""
-
-Floats = NDArray[np.float64]
+IDLE_SECONDS = 10
+"""How long the process that grows forests waits for more of them; its start takes one or two."""
 
 
 @dataclass(frozen=True)
@@ -166,41 +163,18 @@ def _bootstrap(encoded: Sequence[Floats], targets: Floats) -> tuple[Floats, floa
     blocks = [slice(end - columns.shape[1], end) for end, columns in zip(ends, encoded, strict=True)]
     many = len(targets) > MANY_TRIALS
     forests, trees, shuffles = (NUM_FORESTS // 2, NUM_TREES // 3, 1) if many else (NUM_FORESTS, NUM_TREES, NUM_SHUFFLES)
-    # Processes of their own leave this one to whatever else it does meanwhile, as a report draws its plots.
-    # Ctrl-C ends this one alone, without a traceback of each, and they end with it.
-    errors = Parallel(NUM_PROCESSES, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))(
-        delayed(_errors_of_a_forest)(table, blocks, targets, seed=seed, trees=trees, shuffles=shuffles)
-        for seed in range(forests)
+    # A process of its own leaves this one to whatever else it does meanwhile, as a report draws its plots. Ctrl-C ends
+    # this one alone, without a traceback of the other, and that one with it.
+    process = get_reusable_executor(
+        1, timeout=IDLE_SECONDS, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
-    intact, after = np.array(errors)[:, :1], np.array(errors)[:, 1:].reshape(forests, len(blocks), shuffles)
+    job = process.submit(errors_of_forests, table, blocks, targets, forests=forests, trees=trees, shuffles=shuffles)
+    errors = job.result()
+    intact, after = errors[:, :1], errors[:, 1:].reshape(forests, len(blocks), shuffles)
     # Exchanging a value for an independent one adds twice the variance that hangs on it (Jansen 1999). What is shuffled
     # without effect must be 0, and not what the order of a sum leaves.
     importances = (after.mean(axis=2) - intact) / (2 * targets.var())
     return importances.round(9), float(1 - intact.mean() / targets.var())
-
-
-def _errors_of_a_forest(
-    table: Floats, blocks: Sequence[slice], targets: Floats, *, seed: int, trees: int, shuffles: int
-) -> Floats:
-    """Return the squared error on the trials that were not drawn: as they are, then with each block's shuffles."""
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(targets), size=len(targets))
-    left = np.setdiff1d(np.arange(len(targets)), drawn)
-    forest = ExtraTreesRegressor(trees, min_samples_leaf=3, random_state=seed)
-    forest.fit(table[drawn], targets[drawn])
-    shuffled = [_shuffled(table[left], block, generator) for block in blocks for _ in range(shuffles)]
-    predictions = forest.predict(np.concatenate([table[left], *shuffled])).reshape(-1, len(left))
-    return np.asarray(np.square(predictions - targets[left]).mean(axis=1))
-
-
-def _shuffled(table: Floats, block: slice, generator: np.random.Generator) -> Floats:
-    """Return the table with a parameter's values exchanged among the trials in which it was searched.
-
-    What decides where it is searched keeps its effect to itself that way.
-    """
-    shuffled, rows = table.copy(), np.flatnonzero(~np.isnan(table[:, block.start]))
-    shuffled[rows, block] = table[generator.permutation(rows), block]
-    return shuffled
 
 
 def _region(values: Sequence[Any]) -> tuple[tuple[float, float] | None, dict[str, int]]:

@@ -59,7 +59,7 @@ def export_combination(kind: Kind, names: Sequence[str], bundle: Path, *, runs: 
         network = load_members(combination.members, best.form).to(choose_device())
         choice, metrics, logits = measure_training(network, splits)
         accuracy, nll = choice.val_accuracy[choice.views], choice.val_nll[choice.views]
-        if (accuracy, -nll) <= best.training.merit if kind == "soup" else nll >= -best.training.merit[1]:
+        if not _is_better(kind, (accuracy, -nll), best.training.merit):
             _give_up(kind, best, f"accuracy {accuracy:.2%}, NLL {nll:.4f}")
         labels = splits.validation.labels
         paired = compare(
@@ -138,6 +138,11 @@ def _of_one_origin(candidates: Sequence[Candidate]) -> list[Candidate]:
     what = "finished trainings with the same network and first weights (weights_seed=N in retrain, or the same seed)"
     _check_several(largest or candidates[:1], what)
     return sorted(largest, key=_plain_merit, reverse=True)
+
+
+def _is_better(kind: Kind, merit: tuple[float, float], alone: tuple[float, float]) -> bool:
+    """Compare accuracy and log likelihood; an ensemble, chosen by the latter, must lose nothing of the former."""
+    return merit > alone if kind == "soup" else merit[0] >= alone[0] and merit[1] > alone[1]
 
 
 def _plain_merit(candidate: Candidate) -> tuple[float, float]:

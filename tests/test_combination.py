@@ -342,6 +342,23 @@ def test_nothing_is_exported_where_the_best_alone_is_not_beaten(runs, tmp_path, 
     assert not any(path.name.startswith("bundle") for path in [*runs.rglob("*"), *tmp_path.rglob("*")])
 
 
+def test_an_ensemble_that_is_likelier_and_less_accurate_is_not_exported(copies, data, recipe):
+    """Of which one candidate is always right and hardly believes it."""
+    labels = split_for(data, recipe).validation.labels
+    logits = 0.01 * np.eye(7)[labels]
+    kept = dict(np.load(copies / "one" / LOGITS))
+    np.savez(copies / "one" / LOGITS, **kept | {name: logits for name in kept if name.startswith("validation/")})
+
+    def right(result):
+        for key, value in (("val_accuracy", 1.0), ("val_nll", np.log(6 + np.exp(0.01)) - 0.01), ("temperature", 1.0)):
+            result["prediction"][key] = dict.fromkeys(result["prediction"][key], value)
+
+    changed(copies, "one", right)
+    with pytest.raises(NotBetter, match=r"one alone is not beaten .* \(accuracy 100.00%, NLL 1.9\d+; accuracy"):
+        export_combination("ensemble", NAMES, copies / "bundle", runs=copies)
+    assert not (copies / "bundle").exists()
+
+
 def test_the_command_prints_the_comparison_and_registers_a_version_that_is_not_the_champion(copies, fer_search):
     uri = f"sqlite:///{copies}/mlflow.db"
     settings = json.loads((copies / "one" / SETTINGS).read_text())

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from extrapolation import extrapolate, with_ceiling
+from extrapolation import extrapolate, main, with_ceiling
+
+from fer_search.runs import RESULT, write_json
 
 SIZES = np.array([5, 10, 20, 40, 80])
 
@@ -53,3 +55,26 @@ def test_further_away_less_is_known_and_two_sizes_are_not_enough():
     assert far.high - far.low > near.high - near.low
     with pytest.raises(ValueError, match="at least three different ones, got \\[5, 10\\]"):
         extrapolate([5, 10, 10], [0.5, 0.6, 0.61], num_images=100, seed_deviation=0.0, at=[20])
+
+
+@pytest.mark.parametrize(("field", "sizes"), [("epochs", (30, 10, 90)), ("num_fit", (3000, 1000, 9000))])
+def test_finished_trainings_are_continued_by_what_they_differ_in(tmp_path, monkeypatch, capsys, field, sizes):
+    for number, size in enumerate(sizes):
+        accuracy = with_ceiling(np.array([size / sizes[1]]), 0.72, 0.25, 0.7)[0]
+        figures = {"accuracy": accuracy, "accuracy_low": 0.1, "accuracy_high": 0.9, "num_images": 10**9}
+        size_of = {"epochs": 14, "num_fit": 25_000, field: size}
+        result = {
+            "recipe": {"epochs": size_of["epochs"]}, "data": {"num_fit": size_of["num_fit"]},
+            "prediction": {"views": "tta"}, "metrics": {"public": {"tta": figures}},
+        }  # fmt: skip
+        write_json(tmp_path / str(number) / RESULT, result)
+    runs = [str(tmp_path / str(number)) for number in range(3)]
+    monkeypatch.setattr(sys, "argv", ["extrapolation.py", *runs, "--at", str(10 * sizes[2])])
+    main()
+    *measured, expected = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in measured] == [f"{size:,}" for size in sorted(sizes)]
+    assert "measured 47.0% (10.0% to 90.0%)" in measured[0]
+    size, _, value, *_ = expected.split()
+    assert size == f"{10 * sizes[2]:,}"
+    truth = with_ceiling(np.array([10 * sizes[2] / sizes[1]]), 0.72, 0.25, 0.7)[0]
+    assert float(value.rstrip("%")) / 100 == pytest.approx(truth, abs=0.02)

@@ -1,6 +1,5 @@
 """Studies in a real SQLite file, read with Optuna's own functions."""
 
-import shutil
 import sqlite3
 from datetime import datetime
 
@@ -56,13 +55,6 @@ def journal(tmp_path):
         if state:
             journal.trial_ended(number, state, "because" if state == "FAIL" else "")
     return journal
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("empty")
-    RDBStorage(f"sqlite:///{directory / 'optuna.db'}")  # its tables take longest, so they are made once
-    return directory / "optuna.db"
 
 
 def check(study, search_id):
@@ -187,9 +179,9 @@ def test_a_restart_does_not_start_anew_what_it_hears_of_again(tmp_path):
 )  # fmt: skip
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(
-    tmp_path, journal, empty, monkeypatch, call, moment
+    tmp_path, journal, with_stores, monkeypatch, call, moment
 ):
-    shutil.copy(empty, tmp_path)
+    with_stores(tmp_path)
     original, calls = getattr(RDBStorage, call), iter(range(1000))
 
     def flaky(*arguments):

@@ -128,7 +128,7 @@ class Cluster:
                 return
             except RuntimeError as error:
                 if NO_AGENT not in str(error) or time.monotonic() > deadline:
-                    found = str(error).strip().splitlines()[-1]
+                    found = str(error).strip().rpartition("\n")[2]  # of a traceback what it says
                     raise InvalidInput(problem(self.address, "job", "must be taken by the cluster", found)) from error
             time.sleep(RECONNECT_SECONDS)
 

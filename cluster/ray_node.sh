@@ -56,9 +56,30 @@ options=(
     --max-worker-port=$((first + 509))
     --disable-usage-stats
 )
-[ -n "${DETACHED:-}" ] || options+=(--block)
 if [ "$role" = head ]; then
-    exec ray start --head --port="$first" --ray-client-server-port=$((first + 7)) \
-        --dashboard-host=127.0.0.1 --dashboard-port="${DASHBOARD_PORT:-8265}" "${options[@]}" "$@"
+    options+=(
+        --head --port="$first" --ray-client-server-port=$((first + 7))
+        --dashboard-host=127.0.0.1 --dashboard-port="${DASHBOARD_PORT:-8265}"
+    )
+else
+    options+=(--address="$head:$first")
 fi
-exec ray start --address="$head:$first" "${options[@]}" "$@"
+[ -z "${DETACHED:-}" ] || exec ray start "${options[@]}" "$@"
+
+# Ray gives a node 30 s to come up, which is little on a busy machine or with Python on a file system across a network:
+# one that ends within two minutes is started again, twice. With --block all of it ends with `ray start`.
+ended=
+trap 'ended=1; kill -TERM "$node" 2>/dev/null || true' TERM INT
+for _ in 1 2 3; do
+    SECONDS=0 code=0
+    set -m # else it would ignore SIGINT, as would all that it starts
+    ray start --block "${options[@]}" "$@" &
+    node=$!
+    set +m
+    while kill -0 "$node" 2>/dev/null; do
+        wait "$node" || true # a signal to this script ends it, too
+    done
+    wait "$node" || code=$?
+    if [ "$code" = 0 ] || [ -n "$ended" ] || [ "$SECONDS" -ge 120 ]; then break; fi
+done
+exit "$code"

@@ -22,7 +22,7 @@ REDIS = f"{HEAD}:6400"
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 @pytest.mark.skipif(not can_isolate(), reason="network namespaces (unshare and ip, as root) are missing")
 def test_a_search_goes_on_when_the_control_store_is_restarted_from_redis(tmp_path):
-    done = isolated([sys.executable, __file__, tmp_path], seconds=300)
+    done = isolated([sys.executable, __file__, tmp_path], seconds=480)
     logs = [f"{log}:\n{log.read_text()[-3000:]}" for log in sorted(tmp_path.glob("*.log"))]
     assert done.returncode == 0, "\n".join([done.stderr[-3000:], *logs])
     events = [event for event, _ in read_events(tmp_path / FILE_NAME)]

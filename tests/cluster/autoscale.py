@@ -45,7 +45,7 @@ def main(directory: Path) -> None:
     check_that_tasks_start_machines_that_leave_again(sockets)
     check_that_too_much_is_refused(directory)
     run_search_while_a_machine_is_lost(directory, sockets)
-    until(lambda: machines() == [], seconds=60, what="no machine after the search")
+    until(lambda: machines() == [], what="no machine after the search")
 
 
 def start_head(directory: Path) -> Path:
@@ -105,7 +105,7 @@ def check_that_what_fits_is_known_before_there_is_a_machine() -> None:
     assert resource_problems(Resources(cpus=500)) != []
     assert resource_problems(Resources(cpus=2, gpus=0.5)) == []
     assert default_gpus(ADDRESS) == 1.0
-    until(lambda: machines() == [], seconds=60, what="no machine that was only asked about")
+    until(lambda: machines() == [], what="no machine that was only asked about")
     say("what fits is known")
 
 
@@ -123,7 +123,7 @@ def check_that_tasks_start_machines_that_leave_again(sockets: Path) -> None:
     assert len(set(ray.get(tasks, timeout=120))) == 2
     assert launched(sockets).keys() == {"l4"}, "not the type of the highest priority"
     assert sum(launched(sockets).values()) - sum(before.values()) in (2, 3), "one too many at the most"
-    until(lambda: machines() == [], seconds=60, what="no machine without tasks")
+    until(lambda: machines() == [], what="no machine without tasks")
     say("tasks ran on two machines, which are gone")
 
     @ray.remote(num_cpus=2, num_gpus=4)
@@ -131,7 +131,7 @@ def check_that_tasks_start_machines_that_leave_again(sockets: Path) -> None:
         return machines()
 
     assert ray.get(large.remote(), timeout=120) == [8]
-    until(lambda: machines() == [], seconds=60, what="no machine without tasks")
+    until(lambda: machines() == [], what="no machine without tasks")
 
 
 def search(*options: object) -> list[object]:
@@ -159,9 +159,9 @@ def run_search_while_a_machine_is_lost(directory: Path, sockets: Path) -> None:
         assert running.poll() is None, "the search ended too early"
         return processes(lambda words: words[0].startswith(b"ray::") and b"Trainable.train" in words[0])
 
-    until(lambda: sum(launched(sockets).values()) == before + 2, seconds=120, what="all machines asked for")
+    until(lambda: sum(launched(sockets).values()) == before + 2, what="all machines asked for")
     assert not any(trial.epochs for trial in read_journal(journal)), "one machine was waited for before the next"
-    until(lambda: len(machines()) == 2 and len(training()) == 3, seconds=180, what="three trials on two machines")
+    until(lambda: len(machines()) == 2 and len(training()) == 3, what="three trials on two machines")
     raylet = int(Path(f"/proc/{training()[0]}/stat").read_text().rsplit(")")[1].split()[1])
     os.kill(raylet, signal.SIGKILL)
     say("a machine is lost")

@@ -69,7 +69,7 @@ class Slurm:
         for host in self.hosts:
             log = self.directory / f"{host.name}.log"
             host.start(log, "slurmd", "-D", "-N", host.name, env=self.environment)
-        until(lambda: self.run("sinfo", "-h", "-o", "%T %D").stdout.split() == ["idle", "2"], seconds=60, what="Slurm")
+        until(lambda: self.run("sinfo", "-h", "-o", "%T %D").stdout.split() == ["idle", "2"], what="Slurm")
 
     def _log(self, name: str, command: list[str]) -> None:
         with (self.directory / f"{name}.log").open("w") as log:
@@ -159,7 +159,7 @@ def over_both_nodes(slurm: Slurm) -> None:
         seen.update(host.name for host in slurm.hosts if any("Trainable" in line for line in host.command_lines()))
         return len(seen) == 2
 
-    until(trained_on_both, seconds=150, what="trials on both nodes")
+    until(trained_on_both, what="trials on both nodes")
     (token,) = runs.glob(f".slurm_{job}_*/token")
     assert token.stat().st_mode & 0o077 == 0
     assert token.parent.stat().st_mode & 0o077 == 0
@@ -168,7 +168,7 @@ def over_both_nodes(slurm: Slurm) -> None:
     assert not [line for host in slurm.hosts for line in host.command_lines() if secret in line]
     for host in slurm.hosts:
         assert host.run("stat", "-c", "%a", f"{OWN_DISK}/fer_search_{job}", capture_output=True).stdout == "700\n"
-    until(lambda: slurm.state(job) == "COMPLETED", seconds=200, what="the end of the job")
+    until(lambda: slurm.state(job) == "COMPLETED", what="the end of the job")
     check_finished(runs / "both", 6)
     check_nothing_is_left(slurm)
     print("over both nodes: done", flush=True)
@@ -178,15 +178,15 @@ def time_is_up(slurm: Slurm) -> None:
     """Slurm's warning lets the epochs end, the job goes back into the queue and then goes on where it was."""
     runs = slurm.runs
     job = slurm.search("twice", "--nodes=1", "--output=twice.log", options="--trials 4 epochs=9")
-    until(lambda: len(epochs(runs / "twice")) >= 3, seconds=150, what="three epochs")
+    until(lambda: len(epochs(runs / "twice")) >= 3, what="three epochs")
     before = len(epochs(runs / "twice"))
     assert slurm.run("scancel", "--batch", "--signal=USR1", job).returncode == 0
-    until(lambda: slurm.state(job) == "PENDING", seconds=120, what="the job in the queue again")
+    until(lambda: slurm.state(job) == "PENDING", what="the job in the queue again")
     at_requeue = epochs(runs / "twice")
     assert len(at_requeue) >= before
     check_nothing_is_left(slurm)
     assert "SIGINT: each trial stops after the epoch that it is in" in (slurm.directory / "twice.log").read_text()
-    until(lambda: slurm.state(job) == "COMPLETED", seconds=300, what="the end of the job that goes on")
+    until(lambda: slurm.state(job) == "COMPLETED", what="the end of the job that goes on")
     assert epochs(runs / "twice")[: len(at_requeue)] == at_requeue
     assert len(epochs(runs / "twice")) > len(at_requeue)
     check_finished(runs / "twice", 4)
@@ -207,7 +207,7 @@ def several_spaces(slurm: Slurm) -> None:
     job = slurm.submit(*asked, script, *spaces, NAME="a", RUNS=runs, OPTIONS=options)
     for task in range(2):
         ended = f"{job}_{task}"
-        until(lambda ended=ended: slurm.state(ended) == "COMPLETED", seconds=240, what=f"the end of {ended}")
+        until(lambda ended=ended: slurm.state(ended) == "COMPLETED", what=f"the end of {ended}")
     for name in ("a_one", "a_two"):
         check_finished(runs / name, 2)
         assert most_at_once(runs / name) == 1

@@ -49,7 +49,7 @@ def main(directory: Path) -> None:
     site = Site(directory)
     space = ROOT / "search_spaces" / "smoke.toml"
     job = site.submit("search", space, "--name", NAME, "--trials", 3, *QUICK, follow=False).strip()
-    until(lambda: len(site.events("epoch_ended")) >= 2, seconds=120, what="two epochs")
+    until(lambda: len(site.events("epoch_ended")) >= 2, what="two epochs")
     site.call("stop", NAME)
     stopped_at = site.events("epoch_ended")
     (listed,) = json.loads(site.call("list", "--json"))

@@ -44,7 +44,7 @@ def main(directory: Path) -> None:
     command = ["search", ROOT / "search_spaces" / "smoke.toml", "--name", NAME, "--trials", 3, *RECIPE]
     submitted = fer_search("submit", "--no-follow", *command)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    until(lambda: num_epochs() >= 1, seconds=180, what="an epoch")
+    until(lambda: num_epochs() >= 1, what="an epoch")
     hosts[0].run("sh", "-c", "kill -9 $(pgrep gcs_server)", check=True)
     say(f"the head is gone after {num_epochs()} epochs")
     ray(directory, "up", "--yes", cluster)
@@ -57,7 +57,7 @@ def main(directory: Path) -> None:
     assert all(trial.ended for trial in trials)
     say("down")
     ray(directory, "down", "--yes", cluster)
-    until(lambda: not processes_of_ray(hosts), seconds=120, what="the end of Ray everywhere")
+    until(lambda: not processes_of_ray(hosts), what="the end of Ray everywhere")
 
 
 def check_secrets(hosts: list[Host]) -> None:
@@ -76,7 +76,7 @@ def processes_of_ray(hosts: list[Host]) -> list[str]:
 
 
 def wait_for_nodes(count: int) -> None:
-    until(lambda: num_nodes() == count, seconds=180, what=f"{count} nodes")
+    until(lambda: num_nodes() == count, what=f"{count} nodes")
     say(f"{count} nodes")
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "chaos")]
 
 from hosts import Host, make_network
-from services import ROOT, fer_search, make_token, start_node, until, wait_for_dashboard
+from services import ROOT, fer_search, make_token, start_node, wait_for_dashboard, wait_until_up
 
 from fer_search.data.fer2013_csv import write_csv
 from fer_search.data.synthetic import synthesize
@@ -65,15 +65,15 @@ def main(directory: Path) -> None:
     start_node(scene.head, directory, scene.token, "head", cpus=1)
     wait_for_dashboard(scene.head)
     start_node(scene.worker, directory, scene.token, "worker", scene.head.address, cpus=1, disk=DISK)
-    until(lambda: len(nodes(scene)) == 2, seconds=120, what="two nodes")
+    wait_until_up(scene.worker, directory)
+    assert len(nodes(scene)) == 2
     scene.jobs_before = scene.jobs()
     wrong_addresses_and_tokens(scene)
     other_versions(scene)
-    scene.refused("gpus per trial: must be at most 0, the most of any node, got 1.0", options=("--gpus-per-trial", 1))
-    scene.refused("cpus per trial: must be at most 1, the most of any node, got 7", options=("--cpus-per-trial", 7))
+    too_large(scene)
     storage(scene)
-    data(scene)
-    tracking(scene)
+    data_and_tracking(scene)
+    credentials(scene)
     scene.refused("must be a field of the recipe", options=("epoch=3",))
     full_disk(scene)
 
@@ -88,7 +88,6 @@ def wrong_addresses_and_tokens(scene: Scene) -> None:
     wrong.touch(mode=0o600)
     wrong.write_text("0" * 64)
     scene.refused("token: must be the cluster's own", token=wrong)
-    scene.refused("must be the address of Ray's Jobs API", address="http://127.0.0.1:9")
     scene.refused("must be the address of Ray's Jobs API", address=f"{scene.head.address}:6379")
     scene.refused("must be the address of Ray's Jobs API", address=f"http://{scene.head.address}:6379")
 
@@ -115,6 +114,16 @@ def other_versions(scene: Scene) -> None:
     server.shutdown()
 
 
+def too_large(scene: Scene) -> None:
+    """A search whose trials fit on no node and whose checkpoints on no disk here."""
+    scene.refused(
+        "gpus per trial: must be at most 0, the most of any node, got 1.0",
+        "cpus per trial: must be at most 1, the most of any node, got 7",
+        "GB free, which the checkpoints of this search may take",
+        options=("--gpus-per-trial", 1, "--cpus-per-trial", 7, "--trials", 10_000_000),
+    )
+
+
 def storage(scene: Scene) -> None:
     """The directory of the runs is another one on the worker, then one that may only be read."""
     node = f"node {scene.worker.address}: runs: {scene.runs} must be a writable directory, the same on every node"
@@ -125,16 +134,10 @@ def storage(scene: Scene) -> None:
     scene.on_worker("mount", "-o", "remount,bind,ro", scene.runs)
     scene.refused(f"{node}, got 'Read-only file system'")
     scene.on_worker("umount", scene.runs)
-    scene.refused("must have", "GB free, which the checkpoints of this search may take", options=too_large())
 
 
-def too_large() -> tuple[object, ...]:
-    """A search whose checkpoints no disk here holds."""
-    return "--trials", 10_000_000
-
-
-def data(scene: Scene) -> None:
-    """The data is not there on the worker, then it is other data."""
+def data_and_tracking(scene: Scene) -> None:
+    """The data is not there on the worker, and no MLflow server where one should be; then it is other data."""
     elsewhere = scene.directory / "elsewhere"
     elsewhere.mkdir()
     here = scene.directory / "data"
@@ -142,17 +145,16 @@ def data(scene: Scene) -> None:
     write_csv(synthesize(60, seed=1), here / "faces.csv")
     scene.on_worker("mount", "--bind", elsewhere, here)
     node = f"node {scene.worker.address}: data: must be readable on every node"
-    scene.refused(node, options=("--data", here / "faces.csv"))
+    uri = f"http://{scene.head.address}:5999"
+    silent = f"node {scene.head.address}: tracking: {uri} must answer"
+    scene.refused(node, silent, options=("--data", here / "faces.csv", "--tracking-uri", uri))
     write_csv(synthesize(60, seed=2), elsewhere / "faces.csv")
     scene.refused("data: must have the fingerprint", options=("--data", here / "faces.csv"))
     scene.on_worker("umount", here)
+
+
+def credentials(scene: Scene) -> None:
     scene.refused("must hold no credentials", options=("--data", "s3://key:secret@bucket/faces.csv"))
-
-
-def tracking(scene: Scene) -> None:
-    uri = f"http://{scene.head.address}:5999"
-    reason = f"tracking: {uri} must answer"
-    scene.refused(f"node {scene.head.address}: {reason}", options=("--tracking-uri", uri))
     scene.refused("must hold no password", options=("--tracking-uri", "http://me:secret@10.77.0.1:5000"))
 
 

@@ -22,14 +22,16 @@ AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-group
 DATABASE_PORT = 5433
 USER, PASSWORD = "searcher", "a-password-that-is-nowhere"
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_worker_niceness": "0"}
+PATIENCE = 300
+"""Seconds to wait for anything, far more than it takes: two scenarios may share two busy cores."""
 
 
-def until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+def until(condition: Callable[[], object], *, what: str) -> None:
     """Wait for a condition, or fail and say for what."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
+            raise TimeoutError(f"{what}: not within {PATIENCE} s")
         time.sleep(0.1)
 
 
@@ -48,7 +50,6 @@ def start_mlflow(directory: Path) -> str:
         make = [bin_directory / "createdb", name]
         until(
             lambda make=make: subprocess.run(make, env=environment, capture_output=True).returncode == 0,
-            seconds=60,
             what="PostgreSQL",
         )
     environment |= {
@@ -63,7 +64,7 @@ def start_mlflow(directory: Path) -> str:
     with (directory / "mlflow.log").open("w") as log:
         subprocess.Popen([CLUSTER / "mlflow" / "serve.sh"], env=environment, stdout=log, stderr=log)
     address = f"http://{OUTSIDE}:5000"
-    until(lambda: answer(f"{address}/health") == 200, seconds=120, what="MLflow")
+    until(lambda: answer(f"{address}/health") == 200, what="MLflow")
     return address
 
 
@@ -105,12 +106,21 @@ def start_node(host: Host, directory: Path, token: Path, *role: str, cpus: int, 
     }
     script = CLUSTER / "ray_node.sh"
     options = [f"--num-cpus={cpus}", f"--temp-dir={sockets}"]
-    host.start(directory / f"{host.name}.log", script, *role, *options, env=environment)
+    host.start(_log(host, directory), script, *role, *options, env=environment)
 
 
 def wait_for_dashboard(head: Host) -> None:
     """Wait until the head takes jobs."""
-    until(lambda: ":8265" in head.run("ss", "-ltn", capture_output=True).stdout, seconds=90, what="the dashboard")
+    until(lambda: ":8265" in head.run("ss", "-ltn", capture_output=True).stdout, what="the dashboard")
+
+
+def wait_until_up(host: Host, directory: Path) -> None:
+    """Wait until Ray says on a host that it runs there."""
+    until(lambda: "Ray runtime started" in _log(host, directory).read_text(), what=f"Ray on {host.name}")
+
+
+def _log(host: Host, directory: Path) -> Path:
+    return directory / f"{host.name}.log"
 
 
 def fer_search(host: Host, token: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

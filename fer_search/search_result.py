@@ -1,5 +1,6 @@
 """A search as it stands on disk, and what can be asked of it: who leads, what matters, at what cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import TrialRecord, read_journal
 from fer_search.long_trainings import HorizonAgreement, read_agreement
+from fer_search.recipe import Recipe
 from fer_search.record import form_of
 from fer_search.report import leader_line, leaderboard_rows
 from fer_search.runs import RUNS, SETTINGS, existing_run, read_settings
@@ -123,14 +125,35 @@ class SearchResult:
 def read_search(name: str, *, runs: Path = RUNS) -> SearchResult:
     """Read the running, interrupted or finished search `name` from its directory in `runs`.
 
-    Raises InvalidInput where there is none, where it is damaged, and where this version would search it differently.
+    Where a recipe had other defaults when it began, those are its own still. Raises InvalidInput where there is no such
+    search, and where it is damaged.
     """
     directory = existing_run(runs, name)
     settings = read_settings(directory, kind="search")
-    space = space_of(settings["space"], source=Path(settings["space_file"]))
-    rule = "must be {!r}, which it was by default when the search began: another version of fer_search goes on with it"
-    stored = settings["parameters"]
-    if changed := [key for key in stored.keys() | space.parameters if stored.get(key) != space.parameters.get(key)]:
-        found = [(key, rule.format(stored.get(key)), space.parameters.get(key)) for key in sorted(changed)]
-        raise InvalidInput([problem(directory / SETTINGS, *each) for each in found])
+    table, source = settings["space"], Path(settings["space_file"])
+    space = space_of(table, source=source)
+    if changed := _changed(settings, space):
+        fixed = changed & settings["parameters"].keys() & Recipe.model_fields.keys() - set(space.searched)
+        base = {**table.get("base", {}), **{key: settings["parameters"][key] for key in fixed}}
+        space = space_of({**table, "base": base}, source=source)
     return SearchResult(directory, settings, space, read_journal(directory / JOURNAL))
+
+
+def check_version(result: SearchResult) -> None:
+    """Raise InvalidInput where this version's recipes have other fields than the trials of a search, or begin elsewhere
+    in its space: it would go on with other trainings.
+    """
+    stored, now = result.settings["parameters"], result.space.parameters
+    rule = "must be {}, as when the search began: another version of fer_search goes on with it"
+    found = [
+        (key, rule.format(repr(stored[key]) if key in stored else "nothing"), now.get(key, "nothing"))
+        for key in sorted(_changed(result.settings, result.space))
+    ]
+    if found:
+        raise InvalidInput([problem(result.directory / SETTINGS, *each) for each in found])
+
+
+def _changed(settings: Mapping[str, Any], space: Space) -> set[str]:
+    """Return which parameters of a space are not what they were when its search began."""
+    stored, now, absent = settings["parameters"], space.parameters, object()
+    return {key for key in stored.keys() | now.keys() if stored.get(key, absent) != now.get(key, absent)}

@@ -35,7 +35,7 @@ from fer_search.record import (
 from fer_search.registry import FOLDERS, register_bundle
 from fer_search.retraining import fresh_seeds, run_retraining
 from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, existing_run, is_taken, read_json, run_directory
-from fer_search.search_result import SearchResult, read_search
+from fer_search.search_result import SearchResult, check_version, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.standings import missing_entrants
@@ -166,10 +166,11 @@ def resume(
 
     It goes on where it ran, or on the cluster at `address`, which may be another one or have moved. A larger
     `num_trials` goes on with a finished one too; what it had stopped stays stopped. `follow` is called with every new
-    event. Raises InvalidInput where there is no such search, its data have changed or `num_trials` are not more, and
-    OSError where storage fails.
+    event. Raises InvalidInput where there is no such search, its data have changed, this version of the package would
+    train otherwise or `num_trials` are not more, and OSError where storage fails.
     """
     result = read_search(name, runs=runs)
+    check_version(result)
     settings, space = _at(address, result.settings), result.space
     if num_trials is not None:
         settings, space = enlarge(settings, space, num_trials)

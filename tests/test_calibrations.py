@@ -191,8 +191,9 @@ def test_a_diverged_configuration_is_kept_to_where_it_came_and_a_broken_one_is_l
     np.testing.assert_array_equal(found.curves["annealed"]["score"][1], [3, np.nan])
 
 
-def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(cluster, tmp_path):
+def test_retrain_and_race_train_one_onecycle_whatever_the_search_did(cluster, tmp_path, with_stores):
     """On the journal of a search with restarts, written here: its only trial is its winner."""
+    with_stores(tmp_path)
     table = tomllib.loads(SPACE)
     table["base"] |= {"restarts": [1, 3], "weights_seed": 7}
     space = check_space(table, source=Path("space.toml"))

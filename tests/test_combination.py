@@ -359,7 +359,10 @@ def test_an_ensemble_that_is_likelier_and_less_accurate_is_not_exported(copies, 
     assert not (copies / "bundle").exists()
 
 
-def test_the_command_prints_the_comparison_and_registers_a_version_that_is_not_the_champion(copies, fer_search):
+def test_the_command_prints_the_comparison_and_registers_a_version_that_is_not_the_champion(
+    copies, fer_search, with_stores
+):
+    with_stores(copies)
     uri = f"sqlite:///{copies}/mlflow.db"
     settings = json.loads((copies / "one" / SETTINGS).read_text())
     (copies / "one" / SETTINGS).write_text(json.dumps({**settings, "tracking_uri": uri}))

@@ -157,7 +157,10 @@ main()
 """
 
 
-def test_the_bundles_recipe_trains_again_to_the_same_result_where_ray_is_not_installed(bundle, retrained, tmp_path):
+def test_the_bundles_recipe_trains_again_to_the_same_result_where_ray_is_not_installed(
+    bundle, retrained, tmp_path, with_stores
+):
+    with_stores(tmp_path / "runs")
     command = ["train", "--recipe", str(bundle / "winner.toml"), "--name", "again", "--runs", str(tmp_path / "runs")]
     done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, *command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -73,7 +73,8 @@ def test_how_the_last_process_ended_is_told(run, status, state):
     assert read_status(run)[0].state == state
 
 
-def test_a_search_in_another_process_is_seen_while_it_trains(tmp_path, fer_search):
+def test_a_search_in_another_process_is_seen_while_it_trains(tmp_path, fer_search, with_stores):
+    with_stores(tmp_path / "runs")
     settings = ["epochs=60", "fit_fraction=0.1", "backbone=test_resnet", "pretrained=false", "fusion_width=0"]
     command = [sys.executable, "-m", "fer_search", "train", "--name", "t", *settings]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)

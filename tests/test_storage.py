@@ -20,8 +20,9 @@ def epochs(journal):
     return [event["epoch"] for event, _ in read_events(journal) if event["event"] == "epoch_ended"]
 
 
-def test_a_training_goes_on_once_a_full_disk_has_room_again(fer_search, disk):
-    runs, journal = disk.path / "runs", disk.path / "runs" / "t" / JOURNAL
+def test_a_training_goes_on_once_a_full_disk_has_room_again(fer_search, disk, with_stores):
+    runs = with_stores(disk.path / "runs")
+    journal = runs / "t" / JOURNAL
 
     def fill_after_the_first_epoch():
         while not epochs(journal) and not over.wait(0.001):

@@ -182,11 +182,11 @@ def test_the_result_says_what_search_validation_chose_and_how_much_the_augmentat
     assert probe is None or probe["chance"] == pytest.approx(1 / 7)
 
 
-def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_path):
+def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_path, with_stores):
     recipe = small.replace(
         {"epochs": 1, "randaugment_probability_fear": 0.8, "randaugment_probability_sad": 0.8, "fit_fraction": 0.1}
     )
-    assert train(recipe, name="alike", runs=tmp_path)["leak_probe"] is None
+    assert train(recipe, name="alike", runs=with_stores(tmp_path))["leak_probe"] is None
 
 
 def test_a_look_at_the_private_test_is_on_record(runs, bundle):
@@ -249,8 +249,11 @@ def test_a_run_that_another_process_writes_to_is_left_alone(runs):
         workflow.resume("demo", runs=runs)
 
 
-def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(tmp_path, cluster, fer_search):
+def test_an_interrupted_search_is_resumed_by_its_name_in_the_working_directory(
+    tmp_path, cluster, fer_search, with_stores
+):
     """Ctrl-C in mid-search, then `fer-search resume`: every trial ends, and MLflow holds every epoch once."""
+    with_stores(tmp_path / "runs")
     space = Path(__file__).parent.parent / "search_spaces" / "smoke.toml"
     command = [sys.executable, "-m", "fer_search", "search", str(space), "--name", "s", "--trials", "2"]
     command += ["--max-concurrent", "1", "epochs=5", "fit_fraction=0.1"]

@@ -19,7 +19,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from fer_search.errors import InvalidInput, problem
+from fer_search.errors import InvalidInput, first_line, problem
 from fer_search.network import why_unreachable
 
 logger = logging.getLogger(__name__)
@@ -170,10 +170,11 @@ def connected(address: str | None) -> Iterator[None]:
         )
     except SystemExit:
         raise KeyboardInterrupt from None  # what Ray, while it starts, makes of SIGTERM
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        hint = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+    except Exception as error:  # Ray raises nothing narrower where a node does not come up within 30 s
         if address is None:
-            raise
+            rule = "must start on this machine; where that is too busy, try again later"
+            raise InvalidInput(problem("Ray", "start", rule, first_line(error))) from error
+        hint = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         rule = f"must be the address of a running Ray cluster ({error}; {hint})"
         raise InvalidInput(problem("command line", "address", rule, address)) from error
     if threading.current_thread() is threading.main_thread():

@@ -6,15 +6,18 @@ import sys
 
 import pytest
 
-from fer_search.tuning.connection import Resources, _room
+from fer_search.errors import InvalidInput
+from fer_search.tuning.connection import Resources, _room, connected
 
 HOLD = """
 import os
 import sys
+from pathlib import Path
 import ray
 from fer_search.tuning.connection import connected
 ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
 ray.shutdown()
+(Path.home() / ".ray/auth_token").unlink()
 with connected(None):
     task = ray.remote(num_cpus=0)(lambda x: abs(x)).remote(-2)
     print(ray.get(task), ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
@@ -70,3 +73,9 @@ def test_a_ray_of_its_own_works_after_another_one_answers_nobody_else_and_leaves
         assert all("connected" not in stranger.communicate(timeout=120)[0] for stranger in strangers)
     finally:
         search.communicate("")
+
+
+def test_a_ray_that_cannot_start_here_is_one_line_with_its_own_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))  # more than the path of a socket has room for
+    with pytest.raises(InvalidInput, match=r"Ray: start: must start on this machine; .* got 'validate_socket_filename"):
+        connected(None).__enter__()

@@ -66,6 +66,8 @@ def run_retraining(
     tags = {**tags, "trial": str(trial.number)}
     source, uri, soft_labels = settings["data"]["source"], settings["tracking_uri"], soft_labels_of(settings)
     faces, splits = data_of(settings, recipes[0])
+    numbers = ", ".join(str(each.seed) for each in recipes)
+    logger.info("%s: trial %d for %d epochs, seeds %s", title, trial.number, recipes[0].epochs, numbers)
     if len(seeds) == 1 and settings["address"] is None:
         run_training(
             recipes[0], directory, kind=RETRAIN, title=title, data=source, faces=faces, splits=splits,

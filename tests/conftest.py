@@ -27,7 +27,12 @@ from fer_search.data.synthetic import synthesize
 from fer_search.recipe import Recipe
 from fer_search.tracking_uri import local_store
 
-LONGEST = ("test_workflow.py", "test_run.py", "test_faults.py", "test_retraining.py", "test_trainer.py")
+LONGEST = (
+    "test_workflow.py", "test_faults.py", "test_retraining.py", "test_tracking_process.py", "test_every_field.py",
+    "test_run.py", "test_memory.py", "test_states.py", "test_calibrations.py", "test_capture.py", "test_packing.py",
+    "test_imports.py", "test_state.py", "test_label_noise.py", "test_connection.py", "test_storage.py",
+    "test_html_report.py", "test_trainer.py", "test_emulator.py", "test_combination.py",
+)  # fmt: skip
 Done = namedtuple("Done", "returncode stdout stderr")
 RAY = """
 import sys, ray

@@ -176,12 +176,14 @@ def test_the_bundles_recipe_trains_again_to_the_same_result_where_ray_is_not_ins
     assert [reproducible(epoch) for epoch in again.epochs] == [reproducible(epoch) for epoch in first.epochs]
 
 
-def test_one_configuration_is_too_few_for_rank_agreement_and_three_are_ranked(runs, retrained):
+def test_one_configuration_is_too_few_for_rank_agreement_and_three_are_ranked(runs, retrained, caplog):
+    caplog.set_level("INFO", logger="fer_search")
     assert retrained[0]["rank_agreement"]["agreement"] is None
     assert list(retrained[0]["rank_agreement"]["long"]) == [1]
     for trial in (0, 2):
         result = workflow.retrain("s", trial=trial, epochs=4, runs=runs)
         assert (runs / f"s/retrain_{trial:05d}/result.json").exists()
+        assert f"s trial {trial}: trial {trial} for 4 epochs, seeds {result['recipe']['seed']}" in caplog.messages
     found = result["rank_agreement"]
     assert found["short"] == {0: 0.5, 1: 0.7, 2: 0.6}
     assert found["long"][1] == pytest.approx(retrained[0]["seeds"]["splits"]["validation"]["mean"])

@@ -1,4 +1,4 @@
-"""A cluster of several machines, each in namespaces of its own, with all that a real one has."""
+"""A cluster of several machines, each in namespaces of its own, with all that a real one has: the longest first."""
 
 import shutil
 import sys
@@ -35,19 +35,19 @@ def test_a_search_on_three_machines_loses_two_of_them_and_nothing_else(tmp_path)
     check_twins(tmp_path / "three")
 
 
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="Slurm or munge is not installed"
+)
+def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeue_and_in_an_array(tmp_path):
+    play("batch.py", tmp_path, minutes=15)
+
+
 def test_a_search_that_is_a_job_is_stopped_gone_on_with_and_its_winner_retrained(tmp_path):
     play("job_life.py", tmp_path, minutes=12)
 
 
 def test_what_is_wrong_with_a_cluster_is_said_before_anything_is_queued(tmp_path):
     play("refusals.py", tmp_path, minutes=15)
-
-
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="Slurm or munge is not installed"
-)
-def test_the_batch_scripts_take_a_search_from_sbatch_to_its_end_through_a_requeue_and_in_an_array(tmp_path):
-    play("batch.py", tmp_path, minutes=15)
 
 
 def test_rays_autoscaler_brings_the_nodes_that_trials_need_and_takes_them_away_again(tmp_path):

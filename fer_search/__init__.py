@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_search.assessment import evaluate
     from fer_search.bundle_model import load_model
     from fer_search.calibrations import calibrate
     from fer_search.cross_fitting import label_noise
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fer_search.trainings import train
     from fer_search.tuning.connection import Resources
     from fer_search.tuning.limit import Budget
-    from fer_search.workflow import evaluate, export, plan_packing, race, resume, retrain, search
+    from fer_search.workflow import export, plan_packing, race, resume, retrain, search
 
 _HOMES = {
     "Budget": "fer_search.tuning.limit",
@@ -35,7 +36,7 @@ _HOMES = {
     "SearchResult": "fer_search.search_result",
     "calibrate": "fer_search.calibrations",
     "distill": "fer_search.distillation",
-    "evaluate": "fer_search.workflow",
+    "evaluate": "fer_search.assessment",
     "export": "fer_search.workflow",
     "label_noise": "fer_search.cross_fitting",
     "load_faces": "fer_search.data.fer2013",

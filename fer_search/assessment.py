@@ -16,6 +16,7 @@ from fer_search.files import read_toml
 from fer_search.predict import MANIFEST, MemberEntry, PredictionEntry, bundle_form, read_manifest
 from fer_search.recipe import Recipe
 from fer_search.record import split_for
+from fer_search.runs import LEDGER, RUNS
 from fer_search.training.ensemble import Member, load_members
 from fer_search.training.measurement import Logits, ViewChoice, figures_of, split_logits
 from fer_search.training.paired import compare
@@ -103,31 +104,36 @@ def _read_members(directory: Path, manifest: dict[str, Any]) -> tuple[Member, ..
     )
 
 
-def assess(
-    directory: Path, *, data: str | None, split: str, against: Path | None, ledger: Path, again: str | None
+def evaluate(
+    bundle: Path,
+    *,
+    data: str | None = None,
+    split: str,
+    against: Path | None = None,
+    again: str | None = None,
+    runs: Path = RUNS,
 ) -> dict[str, Any]:
-    """Return the figures of a bundle on one of SPLITS, plain and with test-time augmentation.
+    """Return the figures of a `bundle` on the `split` validation, public, public_unique or private of `data`.
 
-    `against` adds the other bundle's figures on the same images and a paired test of the two, each with the views that
-    its own search-validation chose. A look at `private` is written to the ledger before it happens, one for both; one
-    at images that were looked at before must say why it looks `again`.
-
-    Raises:
-        InvalidInput: for a damaged bundle, for images that it is not for, or another one that may have trained
-            on the images of the split, and for a second look without a reason.
+    By default the data are those that it was trained on. The figures, under `plain` and `tta`, are those of
+    training.metrics.evaluate: accuracy with its 95 % interval (Wilson, 1927), macro-F1, and more, as shares from 0 to
+    1. With another bundle to compare it `against`, also that one's on the same images, and an exact McNemar test and a
+    paired bootstrap. A look at private is written to the ledger in `runs` before it happens, and a second one at the
+    same images with the reason why they are looked at `again`. Raises InvalidInput for a bundle, a split or data that
+    are none, another kind of faces, or a second look without a reason.
     """
     if split not in SPLITS:
         raise InvalidInput(problem("command line", "split", f"must be one of {', '.join(SPLITS)}", split))
     if again is not None and split != "private":
         raise InvalidInput(problem("command line", "again", "must be given with --split private alone", again))
-    first = read_bundle(directory)
+    first = read_bundle(bundle)
     other = None if against is None else read_bundle(against)
     faces = load_faces(data or first.data["source"])
-    for bundle in (first, other):
-        if bundle is not None:
-            _check_form(bundle, faces, source=data or first.data["source"])
-    _check_unseen([bundle for bundle in (first, other) if bundle is not None], split=split, faces=faces)
-    chosen, label = _choose(faces, first, other, split=split, ledger=ledger, again=again)
+    looked_at = [first] if other is None else [first, other]
+    for each in looked_at:
+        _check_form(each, faces, source=data or first.data["source"])
+    _check_unseen(looked_at, split=split, faces=faces)
+    chosen, label = _choose(faces, first, other, split=split, ledger=runs / LEDGER, again=again)
     fingerprint = faces.fingerprint()
     logits = first.logits(chosen)
     result = {

@@ -143,9 +143,9 @@ def evaluate(
     - `fer-search evaluate runs/first/bundle --data fer2013.csv --split public`
     - `fer-search evaluate runs/second/bundle --against runs/first/bundle`
     """
-    from fer_search import workflow
+    from fer_search.assessment import evaluate as measure
 
-    result = workflow.evaluate(bundle, data=data, split=split, against=against, again=again, runs=runs)
+    result = measure(bundle, data=data, split=split, against=against, again=again, runs=runs)
     print_evaluation(result, as_json=as_json)
 
 

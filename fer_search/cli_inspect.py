@@ -181,9 +181,9 @@ def sync(
 
     Example: `fer-search sync first`
     """
-    from fer_search import workflow
+    from fer_search.sync import sync as send
 
     with err.status("sending"):
-        sent = workflow.sync(name, tracking_uri=tracking_uri, runs=runs)
+        sent = send(name, tracking_uri=tracking_uri, runs=runs)
     for directory, count in sent.items():
         out.print(f"{directory}: all {count} events are in MLflow", markup=False, soft_wrap=True)

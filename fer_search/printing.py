@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from fer_search.report import (
-    figures_table,
-    leaderboard_table,
-    leak_line,
-    paired_lines,
-    parameters_table,
-    summary_table,
-    target_line,
-    training_table,
-)
+from fer_search.report import figures_table, leak_line, paired_lines, summary_table, target_line, training_table
 from fer_search.report_choice import (
     adjustment_line,
     agreement_line,
@@ -26,6 +17,7 @@ from fer_search.report_choice import (
     tradeoffs_note,
     tradeoffs_table,
 )
+from fer_search.report_leaderboard import leaderboard_table, parameters_table
 from fer_search.report_stages import packing_table, preview_table, race_table, standing_rows
 from fer_search.report_status import running_table, runs_table, status_row, troubles_table
 from fer_search.terminal import err, out

@@ -18,6 +18,7 @@ from PIL import Image
 
 from fer_search.data.synthetic import synthesize
 from fer_search.predict import MANIFEST, read_manifest, sha256_of
+from fer_search.runs import SETTINGS, read_json
 from fer_search.served_model import COLUMN, EMOTION
 from fer_search.tracking import Tracker
 
@@ -35,6 +36,15 @@ DESCRIPTION = (
     "Facial emotions (or the classes of other images), found by fer_search. Serve it with `mlflow models serve -m "
     f"models:/{MODEL}@{CHAMPION} --env-manager local`; a row of `{COLUMN}` is an image file, in base64."
 )
+
+
+def register_run(bundle: Path, training: Path, *, is_winner: bool, uri: str | None = None) -> str | None:
+    """Register the bundle of a training or a search with MLflow, and return its name and version, if it takes it."""
+    settings = read_json(training / SETTINGS)
+    return register_bundle(
+        Tracker(uri or settings["tracking_uri"]), bundle, search_id=settings["search_id"], key=settings["kind"],
+        tags=settings.get("tags", {"search": training.name}), champion=is_winner,
+    )  # fmt: skip
 
 
 def register_bundle(

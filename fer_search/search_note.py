@@ -10,15 +10,8 @@ from rich.text import Text
 
 from fer_search.long_trainings import LongTraining, best_of_seeds, read_retraining, retrain_directory
 from fer_search.recipe import Recipe
-from fer_search.report import (
-    NUM_SHOWN_SIDE_BY_SIDE,
-    STATE_WORDS,
-    leaderboard_rows,
-    leaderboard_table,
-    parameters_table,
-    short_value,
-    training_table,
-)
+from fer_search.report import STATE_WORDS, short_value, training_table
+from fer_search.report_leaderboard import NUM_SHOWN_SIDE_BY_SIDE, leaderboard_rows, leaderboard_table, parameters_table
 from fer_search.report_stages import race_table, race_verdict
 from fer_search.report_status import duration
 from fer_search.search_result import SearchResult

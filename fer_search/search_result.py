@@ -11,7 +11,7 @@ from fer_search.journal import TrialRecord, read_journal
 from fer_search.long_trainings import HorizonAgreement, read_agreement
 from fer_search.recipe import Recipe
 from fer_search.record import form_of
-from fer_search.report import leader_line, leaderboard_rows
+from fer_search.report_leaderboard import leader_line, leaderboard_rows
 from fer_search.runs import RUNS, SETTINGS, existing_run, read_settings
 from fer_search.space_tables import space_of
 from fer_search.standings import read_standings

@@ -1,9 +1,10 @@
-"""The pipeline as prose: search, resume, retrain, evaluate, export. The file to read first.
+"""The pipeline as prose: search, resume, race, retrain, export. The file to read first.
 
     data -> recipe + space -> search (many short trainings) -> winner -> retrain -> figures -> bundle
 
 This is the only module that knows both the training and the search; each works without the other: a single training is
-`trainings.train`. Every function takes `runs`, the directory that all searches and trainings live in.
+`trainings.train`, and `assessment.evaluate` says what a bundle is worth. Every function takes `runs`, the directory
+that all searches and trainings live in.
 """
 
 import logging
@@ -15,7 +16,6 @@ from uuid import uuid4
 
 import torch
 
-from fer_search.assessment import assess
 from fer_search.bundle import export_bundle
 from fer_search.combination import Kind, export_combination
 from fer_search.errors import InvalidInput, problem
@@ -23,26 +23,18 @@ from fer_search.finalists import write_finalists
 from fer_search.long_trainings import best_of_seeds, retrain_directory, seeds_summary, training_to_export
 from fer_search.packings import PackingPlan
 from fer_search.packings import measure as measure_packing
-from fer_search.presentation import present, present_training
+from fer_search.presentation import present
 from fer_search.races import RaceResult, run_race
 from fer_search.recipe import Recipe
-from fer_search.record import (
-    Follow,
-    data_of,
-    describe_data,
-    package_versions,
-)
-from fer_search.registry import FOLDERS, register_bundle
+from fer_search.record import Follow, data_of, describe_data, package_versions
+from fer_search.registry import FOLDERS, register_run
 from fer_search.retraining import fresh_seeds, run_retraining
-from fer_search.runs import LEDGER, RACE, RESULT, RUNS, SETTINGS, existing_run, is_taken, read_json, run_directory
+from fer_search.runs import RACE, RUNS, existing_run, is_taken, run_directory
 from fer_search.search_result import SearchResult, check_version, read_search
 from fer_search.search_run import run_search
 from fer_search.searches import Plan, Preview, default_resources, enlarge, prepare, preview
 from fer_search.standings import missing_entrants
-from fer_search.tracking import Tracker
-from fer_search.tracking_state import DESCRIPTION, read_description
 from fer_search.tracking_uri import check_uri, local_store
-from fer_search.tracking_writer import send_all
 from fer_search.trainings import write_figures
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.limit import NO_LIMIT, Budget
@@ -228,27 +220,6 @@ def retrain(
     }
 
 
-def evaluate(
-    bundle: Path,
-    *,
-    data: str | None = None,
-    split: str,
-    against: Path | None = None,
-    again: str | None = None,
-    runs: Path = RUNS,
-) -> dict[str, Any]:
-    """Return the figures of a `bundle` on the `split` validation, public, public_unique or private of `data`.
-
-    By default the data are those that it was trained on. The figures, under `plain` and `tta`, are those of
-    training.metrics.evaluate: accuracy with its 95 % interval (Wilson, 1927), macro-F1, and more, as shares from 0 to
-    1. With another bundle to compare it `against`, also that one's on the same images, and an exact McNemar test and a
-    paired bootstrap. A look at private is written to the ledger in `runs` before it happens, and a second one at the
-    same images with the reason why they are looked at `again`. Raises InvalidInput for a bundle, a split or data that
-    are none, another kind of faces, or a second look without a reason.
-    """
-    return assess(bundle, data=data, split=split, against=against, ledger=runs / LEDGER, again=again)
-
-
 def export(
     name: str,
     *,
@@ -274,12 +245,12 @@ def export(
         training, selection = training_to_export(directory, trial)
         bundle = bundle or directory / (BUNDLE if trial is None else f"{BUNDLE}_{trial:05d}")
         export_bundle(training, bundle, selection=selection)
-        return bundle, _register(bundle, training, is_winner=trial is None and training != directory)
+        return bundle, register_run(bundle, training, is_winner=trial is None and training != directory)
     if trial is not None:
         raise InvalidInput(problem("command line", "trial", f"must not be given with --{combine}", trial))
     bundle = bundle or directory / FOLDERS[combine]
     export_combination(combine, [name, *others], bundle, runs=runs)
-    return bundle, _register(bundle, directory, is_winner=False)
+    return bundle, register_run(bundle, directory, is_winner=False)
 
 
 def race(
@@ -318,15 +289,6 @@ def _presented(name: str, runs: Path) -> SearchResult:
     return result
 
 
-def _register(bundle: Path, training: Path, *, is_winner: bool, uri: str | None = None) -> str | None:
-    """Register the bundle of a training or a search with MLflow, and return its name and version, if it takes it."""
-    settings = read_json(training / SETTINGS)
-    return register_bundle(
-        Tracker(uri or settings["tracking_uri"]), bundle, search_id=settings["search_id"], key=settings["kind"],
-        tags=settings.get("tags", {"search": training.name}), champion=is_winner,
-    )  # fmt: skip
-
-
 def _at(address: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a search for the cluster at `address`; None leaves it where it ran."""
     return settings if address is None else {**settings, "address": address}
@@ -338,36 +300,3 @@ def _take_over(name: str, plan: Plan, runs: Path) -> dict[str, Any]:
     taken = take_over(first.directory, first.settings, first.space, first.trials, plan=plan)
     logger.info("%d trials of %s are taken over, %d left out", len(taken["trials"]), name, taken["left_out"])
     return taken
-
-
-def sync(name: str, *, tracking_uri: str | None = None, runs: Path = RUNS) -> dict[Path, int]:
-    """Send to MLflow whatever it lacks of a search or a training and of all that is below it, such as a race.
-
-    With `tracking_uri` to another store than theirs, as where that one never came to be. Returns the number of events
-    of each run's directory. Raises InvalidInput where a run is being sent already, and where the store does not answer.
-    """
-    directory = existing_run(runs, name)
-    if tracking_uri is not None:
-        check_uri(tracking_uri)
-    found = sorted(path.parent for path in directory.rglob(DESCRIPTION))
-    if not found:
-        raise InvalidInput(problem(directory, "run", "must be a search or a training", "nothing tracked"))
-    sent = {each: send_all(each, tracking_uri) for each in found}
-    if directory not in found:  # label-noise, whose folds are trainings
-        for each in found:
-            if (each / RESULT).exists():
-                present_training(each, uri=tracking_uri)
-        return sent
-    described = read_description(directory)
-    uri = tracking_uri or described.uri
-    if described.kind == "search":
-        present(read_search(name, runs=runs), uri=uri)
-    elif (directory / RESULT).exists():
-        present_training(directory, uri=uri)
-    if (directory / BUNDLE).exists():
-        training, _ = training_to_export(directory, None)
-        _register(directory / BUNDLE, training, is_winner=training != directory, uri=uri)
-    for combination in (directory / FOLDERS["soup"], directory / FOLDERS["ensemble"]):
-        if combination.exists():
-            _register(combination, directory, is_winner=False, uri=uri)
-    return sent

@@ -32,7 +32,7 @@ from fer_search import workflow
 from fer_search.journal import FILE_NAME as JOURNAL
 from fer_search.journal import read_events
 from fer_search.live import SearchScreen
-from fer_search.report import leaderboard_table, parameters_table
+from fer_search.report_leaderboard import leaderboard_table, parameters_table
 from fer_search.report_stages import race_table
 from fer_search.runs import read_json
 from fer_search.tracking_links import LINKS, TRAINING

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from fer_search.assessment import evaluate
 from fer_search.bundle import export_bundle, write_recipe
 from fer_search.cli import main
 from fer_search.data.faces import Faces
@@ -24,7 +25,6 @@ from fer_search.runs import RESULT, write_json
 from fer_search.training.measurement import measure_training
 from fer_search.training.run import WEIGHTS, load_model, train_to_end
 from fer_search.training.trainer import Trainer
-from fer_search.workflow import evaluate
 
 
 @pytest.fixture(scope="module")

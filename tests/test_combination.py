@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from fer_search import load_model
+from fer_search.assessment import evaluate
 from fer_search.candidates import read_candidates
 from fer_search.combination import export_combination
 from fer_search.data.fer2013_csv import write_csv
@@ -30,7 +31,6 @@ from fer_search.training.measurement import measure_training
 from fer_search.training.model import build_model
 from fer_search.training.run import WEIGHTS
 from fer_search.training.views import VIEWS
-from fer_search.workflow import evaluate
 
 NAMES = ("one", "opposite", "astray", "apart")
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.special import softmax
 
-from fer_search import workflow
+from fer_search.assessment import evaluate
 from fer_search.bundle import FILES, export_bundle
 from fer_search.data.faces import FER2013, ImageForm
 from fer_search.data.fer2013 import load_faces
@@ -154,7 +154,7 @@ def test_its_tables_name_its_classes_and_files_of_any_shape_are_predicted(own, b
 
 def test_a_bundle_is_not_measured_on_images_that_it_is_not_for(bundle, runs):
     with pytest.raises(InvalidInput) as caught:
-        workflow.evaluate(bundle, data="synthetic", split="public", runs=runs)
+        evaluate(bundle, data="synthetic", split="public", runs=runs)
     told = [problem.split(": must be")[0] for problem in caught.value.problems]
     assert told == ["synthetic: classes", "synthetic: size", "synthetic: channels"]
 

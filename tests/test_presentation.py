@@ -29,6 +29,7 @@ from fer_search.runs import write_json
 from fer_search.search_note import MOST_CHARACTERS, markdown_table, search_note
 from fer_search.searches import prepare
 from fer_search.standings import finalist_directory
+from fer_search.sync import sync
 from fer_search.tracking import EXPERIMENT, Tracker
 from fer_search.tracking_links import TRAINING, link_lines
 from fer_search.tracking_state import RunDescription, TrackingState, write_description, write_tracking_state
@@ -170,7 +171,7 @@ def test_what_is_sent_again_changes_nothing(search):
     present(result)
     before = shown(search)
     present(result)
-    assert workflow.sync("s", runs=search.parent).keys() == {search, search / "race"}
+    assert sync("s", runs=search.parent).keys() == {search, search / "race"}
     assert shown(search) == before
 
 

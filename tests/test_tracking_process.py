@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from fer_search.journal import FILE_NAME, Journal, read_journal
 from fer_search.recipe import Recipe
+from fer_search.sync import sync
 from fer_search.tracking import EXPERIMENT
 from fer_search.tracking_process import TrackingProcess
 from fer_search.tracking_state import (
@@ -31,7 +32,6 @@ from fer_search.tracking_state import (
 )
 from fer_search.tracking_uri import local_store
 from fer_search.tracking_writer import sending
-from fer_search.workflow import sync
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 PARAMETERS = Recipe().model_dump()

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from fer_search import workflow
+from fer_search.assessment import evaluate
 from fer_search.checkpoints import CHECKPOINTS
 from fer_search.data.splits import read_ledger
 from fer_search.data.synthetic import synthesize
@@ -31,6 +32,7 @@ from fer_search.pictures import find_pictures
 from fer_search.predict import Predictor, predict_pictures
 from fer_search.recipe import Recipe
 from fer_search.runs import locked
+from fer_search.sync import sync
 from fer_search.tracking_uri import local_store
 from fer_search.training.run import read_choice, train_to_end
 from fer_search.training.trainer import Trainer
@@ -160,7 +162,7 @@ def test_the_bundles_onnx_is_a_timm_network_with_its_weights_asked_in_the_chosen
 
 def test_the_bundles_figures_are_those_of_its_own_weights(runs, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    result = workflow.evaluate(bundle, data="synthetic", split="public", runs=runs)
+    result = evaluate(bundle, data="synthetic", split="public", runs=runs)
     for views, figures in manifest["metrics"]["public"].items():
         assert result[views]["accuracy"] == figures["accuracy"]
     public = synthesize().where("PublicTest")
@@ -192,10 +194,10 @@ def test_where_every_emotion_is_augmented_alike_nothing_is_probed(small, tmp_pat
 def test_a_look_at_the_private_test_is_on_record(runs, bundle):
     ledger = runs / "private_test_ledger.jsonl"
     assert not ledger.exists(), "nothing but the explicit command may read PrivateTest"
-    workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
+    evaluate(bundle, data="synthetic", split="private", runs=runs)
     with pytest.raises(InvalidInput, match="private: must not be read once more"):
-        workflow.evaluate(bundle, data="synthetic", split="private", runs=runs)
-    workflow.evaluate(bundle, data="synthetic", split="private", again="to try it", runs=runs)
+        evaluate(bundle, data="synthetic", split="private", runs=runs)
+    evaluate(bundle, data="synthetic", split="private", again="to try it", runs=runs)
     entries = read_ledger(ledger)
     assert [entry["earlier_readings"] for entry in entries] == [0, 1]
     assert Recipe.read(bundle / "winner.toml").digest() in entries[0]["purpose"]
@@ -380,7 +382,7 @@ def test_the_winner_is_served_from_the_registry_by_the_code_that_is_stored_with_
 def test_what_is_registered_already_is_not_registered_again(runs):
     client = MlflowClient(local_store(runs))
     before = client.get_model_version_by_alias("fer_search", "champion")
-    workflow.sync("demo", runs=runs)
+    sync("demo", runs=runs)
     (version,) = client.search_model_versions("name='fer_search'")
     assert (version.version, version.run_id) == (before.version, before.run_id)
     assert version.tags["search"] == "demo"
@@ -392,8 +394,8 @@ def test_who_was_exported_last_stays_the_champion_when_an_older_search_is_sent_a
     tags = {"bundle_sha256": "another bundle's"}
     last = client.create_model_version("fer_search", str(runs / "demo" / "bundle"), first.run_id, tags=tags).version
     client.set_registered_model_alias("fer_search", "champion", last)
-    workflow.sync("demo", runs=runs)
+    sync("demo", runs=runs)
     assert client.get_model_version_by_alias("fer_search", "champion").version == last
     client.delete_model_version("fer_search", last)
-    workflow.sync("demo", runs=runs)
+    sync("demo", runs=runs)
     assert client.get_model_version_by_alias("fer_search", "champion").version == first.version

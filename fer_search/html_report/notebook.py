@@ -3,7 +3,7 @@
 from fer_search.html_report import search_plots
 from fer_search.html_report.tables import trials_table
 from fer_search.html_report.templates import template
-from fer_search.report import leader_line
+from fer_search.report_leaderboard import leader_line
 from fer_search.report_stages import race_verdict
 from fer_search.search_result import SearchResult
 

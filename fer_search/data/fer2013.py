@@ -1,6 +1,8 @@
 """`load_faces`: FER2013 in whatever form it lies there, own data, or synthetic faces. Start reading here."""
 
 import logging
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +38,19 @@ def load_faces(source: str | Path, *, cache_dir: Path | None = None) -> Faces:
         InvalidInput: with every problem of the source, before anything is cached.
     """
     if source == SYNTHETIC:
-        return synthesize()
+        return deepcopy(_painted())
     remote = is_uri(str(source))
     path = local_copy(str(source), cache_dir=cache_dir) if remote else Path(source).expanduser()
     try:
         return _load(_resolve(path), cache_dir)
     except OSError as error:
         raise InvalidInput(problem(path, "source", "must be readable", str(error))) from error
+
+
+@cache
+def _painted() -> Faces:
+    """Return the faces of SYNTHETIC, which take a second or two to paint."""
+    return synthesize()
 
 
 def canonical_source(source: str) -> str:

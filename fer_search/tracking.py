@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fer_search.errors import first_line
@@ -66,9 +67,9 @@ class Tracker:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             logging.getLogger("alembic").setLevel(logging.WARNING)
             client = MlflowClient(self.uri)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            self._experiment_id = experiment.experiment_id if experiment else self._create_experiment(client)
-            if experiment and experiment.lifecycle_stage == "deleted":
+            experiment = client.get_experiment_by_name(EXPERIMENT) or self._create_experiment(client)
+            self._experiment_id = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(self._experiment_id)
             self._client = client
         return self._client
@@ -176,11 +177,16 @@ class Tracker:
             if not token:
                 return
 
-    def _create_experiment(self, client: MlflowClient) -> str:
+    def _create_experiment(self, client: MlflowClient) -> Experiment:
         location = None
         if self.uri.startswith("sqlite:///"):
             location = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-        return str(client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS))
+        try:
+            client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
+        except MlflowException as error:  # a new server's first callers may be several at once, as nodes that check it
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return cast(Experiment, client.get_experiment_by_name(EXPERIMENT))
 
 
 def _of(search_id: str) -> str:

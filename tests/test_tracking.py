@@ -213,3 +213,15 @@ def test_a_call_that_fails_once_before_or_after_it_was_done_changes_nothing(stor
 def test_an_address_that_mlflow_cannot_track_to_is_refused(uri):
     with pytest.raises(InvalidInput, match="tracking-uri: must begin with one of http:"):
         check_uri(uri)
+
+
+def test_of_two_that_find_no_experiment_at_once_both_use_the_one_that_is_made(tmp_path, with_stores, monkeypatch):
+    store, create = local_store(with_stores(tmp_path)), MlflowClient.create_experiment
+
+    def second(*arguments):
+        create(*arguments)  # as another process does, after this one has looked
+        return create(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", second)
+    found = Tracker(store).experiment_id
+    assert found == MlflowClient(store).get_experiment_by_name(EXPERIMENT).experiment_id

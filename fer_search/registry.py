@@ -39,23 +39,15 @@ DESCRIPTION = (
 
 
 def register_run(bundle: Path, training: Path, *, is_winner: bool, uri: str | None = None) -> str | None:
-    """Register the bundle of a training or a search with MLflow, and return its name and version, if it takes it."""
-    settings = read_json(training / SETTINGS)
-    return register_bundle(
-        Tracker(uri or settings["tracking_uri"]), bundle, search_id=settings["search_id"], key=settings["kind"],
-        tags=settings.get("tags", {"search": training.name}), champion=is_winner,
-    )  # fmt: skip
+    """Store a bundle with the run of its training, or of its search, register it as a model, and return `name/version`.
 
-
-def register_bundle(
-    tracker: Tracker, bundle: Path, *, search_id: str, key: str, tags: Mapping[str, str], champion: bool
-) -> str | None:
-    """Store a bundle with the run of this key, register it as a model, and return `name/version`.
-
-    A bundle that is registered already stays the version that it is. With `champion` a new version gets the alias; one
-    that was there before takes it from no other. Returns None, with a warning, where the server does not take it: the
-    bundle itself is complete without.
+    A bundle that is registered already stays the version that it is. A new version of a winner becomes the champion;
+    one that was there before takes that from no other. Returns None, with a warning, where the server does not take it:
+    the bundle itself is complete without.
     """
+    settings = read_json(training / SETTINGS)
+    tracker, tags = Tracker(uri or settings["tracking_uri"]), settings.get("tags", {"search": training.name})
+    search_id, key = settings["search_id"], settings["kind"]
     try:
         run_id = tracker.find_runs(search_id)[key].id
         kind = kind_of(bundle)
@@ -64,7 +56,7 @@ def register_bundle(
         known = _registered(tracker.client, run_id, digest)
         found = known or _register(tracker, run_id, bundle)
         _describe(tracker.client, found, {**tags, "kind": kind, DIGEST: digest}, bundle)
-        if champion and (known is None or CHAMPION not in tracker.client.get_registered_model(MODEL).aliases):
+        if is_winner and (known is None or CHAMPION not in tracker.client.get_registered_model(MODEL).aliases):
             tracker.client.set_registered_model_alias(MODEL, CHAMPION, found)
     except KeyError:
         logger.warning("MLflow: it has not heard of this training, so the model was not registered")

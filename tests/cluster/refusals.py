@@ -88,6 +88,7 @@ def wrong_addresses_and_tokens(scene: Scene) -> None:
     wrong.touch(mode=0o600)
     wrong.write_text("0" * 64)
     scene.refused("token: must be the cluster's own", token=wrong)
+    scene.refused("must be the address of Ray's Jobs API", address="http://127.0.0.1:9")
     scene.refused("must be the address of Ray's Jobs API", address=f"{scene.head.address}:6379")
     scene.refused("must be the address of Ray's Jobs API", address=f"http://{scene.head.address}:6379")
 
@@ -119,6 +120,7 @@ def too_large(scene: Scene) -> None:
     scene.refused(
         "gpus per trial: must be at most 0, the most of any node, got 1.0",
         "cpus per trial: must be at most 1, the most of any node, got 7",
+        "must have",
         "GB free, which the checkpoints of this search may take",
         options=("--gpus-per-trial", 1, "--cpus-per-trial", 7, "--trials", 10_000_000),
     )

@@ -19,6 +19,7 @@ from fer_search.journal import FILE_NAME, read_events, read_journal
 
 CPUS = 2
 OWN_DISK = "/var/tmp"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL")
 QUICK = "fit_fraction=0.1 validation_fraction=0.05 batch_size=16"
 
 
@@ -99,6 +100,16 @@ class Slurm:
         shown = self.run("scontrol", "-o", "show", "job", job).stdout
         return re.search(r"JobState=(\w+)", shown)[1]
 
+    def reach(self, job: str, state: str, *, what: str) -> None:
+        """Wait until a job is in a state; one that has ended in another will not come to it."""
+
+        def reached() -> bool:
+            found = self.state(job)
+            assert found == state or found not in ENDED, f"{what}: {job} is {found}"
+            return found == state
+
+        until(reached, what=what)
+
 
 def main(directory: Path) -> None:
     make_network()
@@ -168,7 +179,7 @@ def over_both_nodes(slurm: Slurm) -> None:
     assert not [line for host in slurm.hosts for line in host.command_lines() if secret in line]
     for host in slurm.hosts:
         assert host.run("stat", "-c", "%a", f"{OWN_DISK}/fer_search_{job}", capture_output=True).stdout == "700\n"
-    until(lambda: slurm.state(job) == "COMPLETED", what="the end of the job")
+    slurm.reach(job, "COMPLETED", what="the end of the job")
     check_finished(runs / "both", 6)
     check_nothing_is_left(slurm)
     print("over both nodes: done", flush=True)
@@ -181,12 +192,12 @@ def time_is_up(slurm: Slurm) -> None:
     until(lambda: len(epochs(runs / "twice")) >= 3, what="three epochs")
     before = len(epochs(runs / "twice"))
     assert slurm.run("scancel", "--batch", "--signal=USR1", job).returncode == 0
-    until(lambda: slurm.state(job) == "PENDING", what="the job in the queue again")
+    slurm.reach(job, "PENDING", what="the job in the queue again")
     at_requeue = epochs(runs / "twice")
     assert len(at_requeue) >= before
     check_nothing_is_left(slurm)
     assert "SIGINT: each trial stops after the epoch that it is in" in (slurm.directory / "twice.log").read_text()
-    until(lambda: slurm.state(job) == "COMPLETED", what="the end of the job that goes on")
+    slurm.reach(job, "COMPLETED", what="the end of the job that goes on")
     assert epochs(runs / "twice")[: len(at_requeue)] == at_requeue
     assert len(epochs(runs / "twice")) > len(at_requeue)
     check_finished(runs / "twice", 4)
@@ -206,8 +217,7 @@ def several_spaces(slurm: Slurm) -> None:
     asked = ["--array=0-1", "--cpus-per-task=1"]  # a node has more, and an embedded Ray would take it all
     job = slurm.submit(*asked, script, *spaces, NAME="a", RUNS=runs, OPTIONS=options)
     for task in range(2):
-        ended = f"{job}_{task}"
-        until(lambda ended=ended: slurm.state(ended) == "COMPLETED", what=f"the end of {ended}")
+        slurm.reach(f"{job}_{task}", "COMPLETED", what=f"the end of {job}_{task}")
     for name in ("a_one", "a_two"):
         check_finished(runs / name, 2)
         assert most_at_once(runs / name) == 1

@@ -21,7 +21,8 @@ POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
 DATABASE_PORT = 5433
 USER, PASSWORD = "searcher", "a-password-that-is-nowhere"
-ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_worker_niceness": "0"}
+NICENESS = {"RAY_worker_niceness": "5"}  # not 15: others wait for these trials; not 0: they wait for nodes to come up
+ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **NICENESS}
 PATIENCE = 300
 """Seconds to wait for anything, far more than it takes: two scenarios may share two busy cores."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fer_search.trainings import train
     from fer_search.tuning.connection import Resources
     from fer_search.tuning.limit import Budget
+    from fer_search.tuning.objective import Report
     from fer_search.workflow import export, plan_packing, race, resume, retrain, search
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "InvalidInput": "fer_search.errors",
     "Predictor": "fer_search.predict",
     "Recipe": "fer_search.recipe",
+    "Report": "fer_search.tuning.objective",
     "Resources": "fer_search.tuning.connection",
     "SearchResult": "fer_search.search_result",
     "calibrate": "fer_search.calibrations",
@@ -58,6 +60,7 @@ __all__ = [
     "InvalidInput",
     "Predictor",
     "Recipe",
+    "Report",
     "Resources",
     "SearchResult",
     "calibrate",

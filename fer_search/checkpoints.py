@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +22,9 @@ REPORT = "report.json"
 class Saves(Protocol):
     """Something that can store its state in a directory."""
 
-    def save(self, directory: Path) -> None:
-        """Store the state in `directory`."""
+    @property
+    def save(self) -> Callable[[Path], object]:
+        """What stores the state in a directory that exists."""
         ...
 
 

@@ -26,9 +26,9 @@ def example(cluster, tmp_path_factory):
 
 
 def test_the_example_is_twenty_lines_beside_imports_and_documentation():
-    inner = EXAMPLE.read_text().partition("from fer_search import optimize\n")[2]
+    inner = EXAMPLE.read_text().partition("from fer_search import Report, optimize\n")[2]
     inner = re.sub(r'""".*?"""', "", inner, flags=re.DOTALL)
-    assert len([line for line in inner.splitlines() if line.strip()]) <= 30
+    assert len([line for line in inner.splitlines() if line.strip()]) <= 20
 
 
 def test_every_trial_reported_what_scikit_learn_gives_with_its_parameters(example):
@@ -93,7 +93,7 @@ def test_a_notebook_shows_a_row_for_each_trial_and_the_plots_and_a_terminal_one_
 
 
 def test_the_same_call_goes_on_where_the_search_is_and_takes_no_other_space(example, tmp_path):
-    objective, space, defaults = example["Digits"](), example["space"], {**example["defaults"], "epochs": 2}
+    objective, space, defaults = example["digits"], example["space"], {**example["defaults"], "epochs": 2}
     space = {**space, "search": {"metric": "accuracy", "num_trials": 2, "scheduler": "none"}}
     seen = []
     where = {"defaults": defaults, "directory": tmp_path / "digits"}

@@ -1,6 +1,5 @@
 """A search of an objective of one's own: how scikit-learn's network learns its digits. `python own_objective.py`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -8,35 +7,19 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from fer_search import optimize
+from fer_search import Report, optimize
 
 
-@dataclass
-class Epoch:
-    """What an epoch achieved, and how to store where the training is."""
-
-    model: MLPClassifier
-    metrics: dict[str, float]
-
-    def save(self, directory: Path) -> None:
-        joblib.dump(self.model, directory / "model.joblib")
-
-
-class Digits:
-    """Yields an Epoch after each epoch; the search stops asking when it has seen enough."""
-
-    def __call__(self, parameters, resume_from):
-        fit, judged, labels, truth = train_test_split(*load_digits(return_X_y=True), random_state=0)
-        rate, width = parameters["learning_rate"], parameters["width"]
-        model = MLPClassifier((width,), learning_rate_init=rate, random_state=0)
-        if resume_from:
-            model = joblib.load(resume_from / "model.joblib")
-        while True:
-            model.partial_fit(fit, labels, classes=range(10))
-            yield Epoch(model, {"accuracy": model.score(judged, truth)})
-
-    def smaller(self, parameters):
-        return None  # there is no way to do with less memory
+def digits(parameters, resume_from):
+    """Yield a report after each epoch; the search stops asking when it has seen enough."""
+    fit, judged, labels, truth = train_test_split(*load_digits(return_X_y=True), random_state=0)
+    rate, width = parameters["learning_rate"], parameters["width"]
+    model = MLPClassifier((width,), learning_rate_init=rate, random_state=0)
+    if resume_from:
+        model = joblib.load(resume_from / "model")
+    while True:
+        model.partial_fit(fit, labels, classes=range(10))
+        yield Report({"accuracy": model.score(judged, truth)}, save=lambda path: joblib.dump(model, path / "model"))
 
 
 if __name__ == "__main__":
@@ -45,5 +28,5 @@ if __name__ == "__main__":
         "space": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "width": {"low": 8, "high": 128}},
     }
     defaults = {"epochs": 9, "learning_rate": 1e-3, "width": 32}
-    result = optimize(Digits(), space, defaults=defaults, directory=Path("runs/digits"))
+    result = optimize(digits, space, defaults=defaults, directory=Path("runs/digits"))
     print(result, result.to_dataframe(), sep="\n")

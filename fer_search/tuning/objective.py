@@ -3,41 +3,54 @@
 import gc
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from ray import tune
 
-from fer_search.checkpoints import Checkpoints
+from fer_search.checkpoints import Checkpoints, Saves
 from fer_search.tuning.connection import Resources
 from fer_search.tuning.retention import trial_directory
 
 
-class Report(Protocol):
-    """One unit of resource done: what it achieved, and a way to store the state after it."""
+class ReportLike(Saves, Protocol):
+    """One unit of resource done. It is saved at most before the next one is asked for."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
         """Finite floats by name."""
         ...
 
-    def save(self, directory: Path) -> None:
-        """Store the state in `directory`; called at most before the next report is asked for."""
-        ...
+
+@dataclass(frozen=True)
+class Report:
+    """One unit of resource done: what it achieved, finite floats by name, and what stores the state after it.
+
+    `save` is called with a directory that exists, at most before the next report is asked for.
+    """
+
+    metrics: Mapping[str, float]
+    save: Callable[[Path], object]
 
 
 class Objective(Protocol):
-    """Anything that can be searched.
+    """Anything that can be searched, such as a generator function.
 
     Called with a complete parameter set and, to resume, the directory that a report was saved to, it returns an
     iterator of one report per unit of resource; stopping early is to stop asking. It raises FloatingPointError when it
     diverges, and MemoryError when it does not fit.
     """
 
-    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[Report]:
+    def __call__(self, parameters: Mapping[str, Any], resume_from: Path | None) -> Iterator[ReportLike]:
         """Start or resume a training run."""
         ...
+
+
+@runtime_checkable
+class Shrinkable(Objective, Protocol):
+    """An objective that knows a way to do with less memory."""
 
     def smaller(self, parameters: Mapping[str, Any]) -> Self | None:
         """Return what does the same with less memory at a time, or None where there is no less for these parameters."""
@@ -62,7 +75,7 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         gc.freeze()  # what was imported for it stays: no trial has to look through all of that for garbage
         self._objective, self._metric, self._root, self._resources = objective, metric, checkpoints, resources
         self._fitting = objective  # what this trial is run by: as asked, or with less memory
-        self._reports: Iterator[Report] | None = None
+        self._reports: Iterator[ReportLike] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make the actor ready for another trial."""
@@ -116,7 +129,8 @@ class ObjectiveTrainable(tune.Trainable):  # type: ignore[misc]  # Ray has no ty
     def _shrink(self, message: str) -> None:
         """Take less memory for the rest of this trial, or raise MemoryError where there is no less."""
         self.cleanup()
-        smaller = self._fitting.smaller(self.config["parameters"])
+        fitting = self._fitting
+        smaller = fitting.smaller(self.config["parameters"]) if isinstance(fitting, Shrinkable) else None
         if smaller is None:
             raise MemoryError(f"a trial does not fit, not even with the least memory that it can do with: {message}")
         self._fitting = smaller

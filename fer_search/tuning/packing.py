@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fer_search.errors import InvalidInput, problem
 from fer_search.tuning.connection import Resources, live_nodes
-from fer_search.tuning.objective import Objective, Report
+from fer_search.tuning.objective import Objective, ReportLike
 
 COUNTS = (1, 2, 4, 8)
 WARM_REPORTS = 2
@@ -110,7 +110,7 @@ class _Probe:
 
     def __init__(self, objective: Objective, parameters: dict[str, Any]) -> None:
         self.objective, self.parameters = objective, parameters
-        self.reports: Iterator[Report]
+        self.reports: Iterator[ReportLike]
 
     def warm(self) -> bool:
         """Begin, leave the slow first reports behind, and tell whether MPS is there."""

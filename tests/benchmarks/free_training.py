@@ -30,6 +30,3 @@ class FreeTraining:
         for epoch in range(first, parameters["epochs"] + 1):
             time.sleep(self.seconds)
             yield FreeReport(self.metrics_of(parameters, epoch))
-
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """Return None: it takes no memory to speak of."""

@@ -48,9 +48,6 @@ class Crowded:
                 return file
         raise MemoryError("the device is full")
 
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """There is no less."""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_gpu():

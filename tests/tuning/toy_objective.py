@@ -39,6 +39,3 @@ class ToyObjective:
             if epoch == 2 and parameters["x"] < -9:
                 score = math.nan
             yield ToyReport({"score": score}, epoch)
-
-    def smaller(self, parameters: Mapping[str, Any]) -> None:
-        """It takes no memory to speak of."""

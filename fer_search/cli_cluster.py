@@ -45,7 +45,7 @@ def submit(
     /mnt/fer_search/data/fer2013.csv`
     """
     from fer_search.jobs.command import read_command
-    from fer_search.jobs.demand import IS_THERE, Demand
+    from fer_search.jobs.demand import IN_THE_JOB, IS_THERE, Demand
     from fer_search.jobs.doctor import examine
     from fer_search.jobs.submission import submit_command
     from fer_search.jobs.working_dir import working_dir
@@ -61,7 +61,7 @@ def submit(
                 examination = examine(cluster, Demand.of(command, disk_bytes=disk_bytes), directory)
             if examination.problems:
                 raise InvalidInput(examination.problems)
-            if command.name == "train":  # the one that trains where the job itself runs
+            if command.name in IN_THE_JOB:
                 resources = {"entrypoint_num_gpus": 1} if examination.has_gpus else {"entrypoint_num_cpus": 1}
         job = submit_command(cluster, command, directory, resources=resources, columns=_columns())
     if not follow:

@@ -34,6 +34,7 @@ RULES = [
         ("torch", "ray", "mlflow", "fer_search.training.trainer"),
         "fer_search.candidates fer_search.html_report.notebook",
     ),
+    (("torch", "ray", "fer_search.training.trainer"), "fer_search.sync"),
     (("torch", "mlflow", "fer_search.training"), "fer_search.objective_search"),
     (("ray", "optuna", "mlflow", "fer_search.tuning", "fer_search.tracking"), "fer_search.training.trainer"),
     (

@@ -10,7 +10,8 @@ from fer_search.errors import InvalidInput, problem
 from fer_search.tracking_uri import check_uri
 
 COMMANDS = (
-    "search", "resume", "race", "retrain", "calibrate", "train", "export", "evaluate", "compare", "status", "sync",
+    "search", "resume", "race", "retrain", "calibrate", "train", "label-noise", "export", "evaluate", "compare",
+    "status", "sync",
 )  # fmt: skip
 FILES = {"space", "recipe_file"}
 """Parameters that name a file of this machine; it travels along."""

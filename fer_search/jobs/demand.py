@@ -6,11 +6,16 @@ from typing import Any
 
 from fer_search.jobs.command import Command
 
-IS_THERE = {"search": False, "resume": True, "race": True, "retrain": True, "calibrate": None, "train": None}
+IS_THERE = {
+    "search": False, "resume": True, "race": True, "retrain": True,
+    "calibrate": None, "train": None, "label-noise": None,
+}  # fmt: skip
 """The commands that train, and whether their run must be there; None: it may be.
 
 The others only look at what is there, and say themselves what is wrong.
 """
+IN_THE_JOB = ("train", "label-noise")
+"""The commands that train in a job's own process; the others leave that to workers."""
 
 
 @dataclass(frozen=True)

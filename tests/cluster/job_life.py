@@ -72,6 +72,8 @@ def main(directory: Path) -> None:
     assert (site.runs / NAME / "retrain" / "result.json").exists()
     site.submit("train", "--name", "t", *TINY)
     assert (site.runs / "t" / "result.json").exists()
+    site.submit("label-noise", "--name", "n", "--folds", 2, *TINY)
+    assert (site.runs / "n" / "soft_labels.parquet").exists()
     assert {job["status"] for job in json.loads(site.call("list", "--json"))} == {"STOPPED", "SUCCEEDED"}
 
 

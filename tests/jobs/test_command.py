@@ -42,6 +42,7 @@ def nothing_set(monkeypatch):
         ["retrain", "a", "epochs=3", "--seeds", "3", "--runs", "/mnt/runs"],
         ["calibrate", str(SPACE), "--name", "c", "--runs", "/mnt/runs", "--data", "s3://bucket/fer2013.csv"],
         ["train", "--name", "t", "--runs", "/mnt/runs", "--data", "/mnt/data/fer2013.csv"],
+        ["label-noise", "--name", "n", "--runs", "/mnt/runs", "--folds", "3", "epochs=4", "--json"],
         ["status", "a", "--runs", "/mnt/runs", "--json"],
     ],
 )

@@ -61,7 +61,7 @@ def test_a_ray_of_its_own_works_after_another_one_answers_nobody_else_and_leaves
         assert not list(tmp_path.rglob("auth_token"))
 
         def call(**given):
-            environment = {**clean, "RAY_gcs_rpc_server_connect_timeout_s": "2", **given}
+            environment = {**clean, "RAY_NUM_REDIS_GET_RETRIES": "3", **given}
             words = [sys.executable, "-c", CALL, address]
             return subprocess.Popen(
                 words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

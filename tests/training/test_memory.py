@@ -21,7 +21,7 @@ from trial_worker import trainable
 from fer_search.data.synthetic import synthesize
 from fer_search.journal import FILE_NAME, Journal, read_journal, reproducible
 from fer_search.recipe import Recipe
-from fer_search.training import trainer
+from fer_search.training import evaluation, trainer
 from fer_search.training.objective import TrainingObjective
 from fer_search.training.run import train_to_end
 from fer_search.training.trainer import Trainer
@@ -216,7 +216,8 @@ def main(directory):
     def trial(number):
         return trainable(number, RECIPE, TrainingObjective(FIT, VALIDATION, device="cpu", threads=1), directory)
 
-    trainer.keep_freed_memory = lambda: None  # what is kept is counted as taken: there would be no knowing what fits
+    for each in (trainer, evaluation):  # what is kept is counted as taken: there would be no knowing what fits
+        each.keep_freed_memory = lambda: None
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(False)  # its kernels, one for each size of batch, take memory for good
     logging.basicConfig(filename=directory / "warnings.txt", level=logging.WARNING)

@@ -16,7 +16,7 @@ from fer_search.tuning.retention import trial_directory
 
 
 class ReportLike(Saves, Protocol):
-    """One unit of resource done. It is saved at most before the next one is asked for."""
+    """One unit of resource done. It is saved before the next one is asked for, if at all."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -28,7 +28,7 @@ class ReportLike(Saves, Protocol):
 class Report:
     """One unit of resource done: what it achieved, finite floats by name, and what stores the state after it.
 
-    `save` is called with a directory that exists, at most before the next report is asked for.
+    `save` is called with a directory that exists, before the next report is asked for, if at all.
     """
 
     metrics: Mapping[str, float]

@@ -114,6 +114,15 @@ def test_where_nothing_is_small_enough_it_is_an_ordinary_failure(short_of_memory
     assert re.search(message, short_of_memory[0]["failure"])
 
 
+def test_an_objective_that_knows_no_way_to_take_less_fails_likewise(small, tmp_path):
+    def full(parameters, resume_from):
+        raise MemoryError("the device is full")
+        yield
+
+    with pytest.raises(MemoryError, match="not even with the least memory that it can do with: the device is full"):
+        trainable(0, small, full, tmp_path).step()
+
+
 @pytest.mark.parametrize(("batch_size", "sizes"), [(2, []), (3, []), (4, [2]), (33, [16, 8, 4, 2])])
 def test_a_micro_batch_has_at_least_two_images(small, batch_size, sizes):
     objective = TrainingObjective(FIT, VALIDATION, device="cpu", threads=1)
